@@ -1,0 +1,135 @@
+package pagebuf
+
+import (
+	"fmt"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+const (
+	// Align is the alignment of every buffer in bytes: what O_DIRECT needs on any disk.
+	Align    = 4096
+	minShift = 12
+	maxShift = 23
+	// MaxSize is the largest pooled buffer in bytes; larger ones are allocated and left to the collector.
+	MaxSize = 1 << maxShift
+)
+
+// Pool lends buffers. The zero value is ready and keeps at most 64 MiB of free buffers.
+type Pool struct {
+	// FreeMax bounds the bytes kept free, 0 means 64 MiB. Set before first use.
+	FreeMax int64
+
+	used    atomic.Int64
+	free    atomic.Int64
+	classes [maxShift - minShift + 1]class
+}
+
+type class struct {
+	mu   sync.Mutex
+	bufs []*Buf
+}
+
+// Buf is a lent buffer. B has the length asked for; its capacity is the class size.
+type Buf struct {
+	B     []byte
+	full  []byte
+	refs  atomic.Int32
+	class int8
+	pool  *Pool
+}
+
+// Get returns a buffer of n bytes with one reference. Its content is undefined. It panics if n is negative.
+func (p *Pool) Get(n int) *Buf {
+	if n < 0 {
+		panic(fmt.Sprintf("pagebuf: size %d", n))
+	}
+	if n > MaxSize {
+		b := &Buf{full: aligned(n), class: -1, pool: p}
+		b.B = b.full[:n]
+		b.refs.Store(1)
+		p.used.Add(int64(cap(b.full)))
+		return b
+	}
+	c := classOf(n)
+	cl := &p.classes[c]
+	cl.mu.Lock()
+	var b *Buf
+	if l := len(cl.bufs); l > 0 {
+		b = cl.bufs[l-1]
+		cl.bufs[l-1] = nil
+		cl.bufs = cl.bufs[:l-1]
+	}
+	cl.mu.Unlock()
+	if b == nil {
+		b = &Buf{full: aligned(1 << (minShift + c)), class: int8(c), pool: p}
+	} else {
+		p.free.Add(-int64(len(b.full)))
+	}
+	b.B = b.full[:n]
+	b.refs.Store(1)
+	p.used.Add(int64(len(b.full)))
+	return b
+}
+
+// Used is the number of bytes in lent buffers.
+func (p *Pool) Used() int64 { return p.used.Load() }
+
+// Retain adds a reference.
+func (b *Buf) Retain() {
+	if b.refs.Add(1) <= 1 {
+		panic("pagebuf: retain of a released buffer")
+	}
+}
+
+// Release drops a reference; after the last one the bytes must not be touched. A nil Buf is ignored.
+func (b *Buf) Release() {
+	if b == nil {
+		return
+	}
+	switch n := b.refs.Add(-1); {
+	case n > 0:
+		return
+	case n < 0:
+		panic("pagebuf: release of a released buffer")
+	}
+	p := b.pool
+	size := int64(cap(b.full))
+	p.used.Add(-size)
+	if b.class < 0 {
+		return
+	}
+	limit := p.FreeMax
+	if limit == 0 {
+		limit = 64 << 20
+	}
+	if p.free.Load()+size > limit {
+		return
+	}
+	p.free.Add(size)
+	cl := &p.classes[b.class]
+	cl.mu.Lock()
+	cl.bufs = append(cl.bufs, b)
+	cl.mu.Unlock()
+}
+
+func classOf(n int) int {
+	if n <= 1<<minShift {
+		return 0
+	}
+	return bits.Len(uint(n-1)) - minShift
+}
+
+// aligned returns n bytes at an address divisible by Align.
+func aligned(n int) []byte {
+	raw := make([]byte, n+Align)
+	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(raw))) & (Align - 1))
+	return raw[off : off+n : off+n]
+}
+
+// IsAligned reports whether b begins at an address divisible by Align.
+func IsAligned(b []byte) bool {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(b)))&(Align-1) == 0
+}
