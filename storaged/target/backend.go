@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/netip"
 	"sync/atomic"
+
+	"github.com/iomesh/iomesh/storaged/pagebuf"
 )
 
 // Op is what a Command asks of a Volume.
@@ -123,13 +125,15 @@ type Command struct {
 	// Data starts at a page boundary. len(Data) is Length for OpRead, OpWrite and OpOrWrite, 2*Length for
 	// OpCompareAndWrite, otherwise 0. For OpRead of a volume with Properties.LendsReads it is nil.
 	Data []byte
+	// Buf is what Data lies in; nil if Data is. The target holds a reference until Complete returns; a Volume that needs the
+	// bytes longer (a replica still to be sent) Retains it. Data of a write is never changed by the target.
+	Buf *pagebuf.Buf
 	// Done is called exactly once by Complete, in the goroutine of the caller of Complete. Set by whoever submits.
 	Done func(*Command, Result)
 	// Private is for the Volume alone and survives pooling: a Volume can keep its own per-command state here and find it
 	// again in a later Submit instead of allocating. The target never touches it.
 	Private any
 
-	lent     Lender
 	aborting atomic.Bool
 	task     *task
 }
@@ -138,15 +142,12 @@ type Command struct {
 // block: the response is queued for the connection's writer.
 func (c *Command) Complete(r Result) { c.Done(c, r) }
 
-// Lender is told when lent memory is no longer read.
-type Lender interface {
-	// ReleaseLent is called exactly once per Lend, from any goroutine, with the lent slice.
-	ReleaseLent(data []byte)
+// Lend sets the data of an OpRead to data, which lies in buf, instead of filling the target's buffer. Call it before Complete. The
+// target takes over one reference to buf and releases it after the bytes were handed to the socket; they must not change before.
+func (c *Command) Lend(data []byte, buf *pagebuf.Buf) {
+	c.Buf.Release()
+	c.Data, c.Buf = data, buf
 }
-
-// Lend sets Data of an OpRead to memory of the Volume, instead of filling the target's buffer. Call it before Complete. The
-// memory must not change until by.ReleaseLent is called, which happens after the bytes were handed to the socket.
-func (c *Command) Lend(data []byte, by Lender) { c.Data, c.lent = data, by }
 
 // Aborting reports that an initiator has asked to abort this command (task management, logout, reinstatement). A Volume that has
 // it still waiting may complete it with Aborted; ignoring it is correct too, only slower: the answer to the abort waits for
