@@ -36,3 +36,6 @@ func (s Seeder) SumRange(r Range, data []byte, sums []uint32) {
 
 // CRC32C is the plain Castagnoli checksum used for structures that carry their own identity.
 func CRC32C(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
+
+// CRC32CUpdate continues a CRC32C with more data.
+func CRC32CUpdate(crc uint32, data []byte) uint32 { return crc32.Update(crc, castagnoli, data) }

@@ -1,0 +1,73 @@
+# IOMesh. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0)
+LDFLAGS := -s -w -X github.com/iomesh/iomesh/internal/version.version=$(VERSION)
+BIN     := bin
+GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+
+# Binaries that run in the cluster, and the user's plugin.
+DAEMONS := storaged iomesh-agent iomesh-csi iomesh-attach iomesh-operator
+RACE_PACKAGES := ./storaged/... ./csi/... ./agent/... ./attach/... ./internal/...
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## install the Debian packages that tests and demos need (root; does nothing when they are there)
+	@hack/deps.sh
+
+.PHONY: build
+build: ## build all binaries into bin/
+	@mkdir -p $(BIN)
+	$(GOBUILD) -o $(BIN)/storaged ./storaged
+	$(GOBUILD) -o $(BIN)/iomesh-agent ./agent
+	$(GOBUILD) -o $(BIN)/iomesh-csi ./csi
+	$(GOBUILD) -o $(BIN)/iomesh-attach ./attach
+	$(GOBUILD) -o $(BIN)/iomesh-operator ./operator
+	$(GOBUILD) -o $(BIN)/kubectl-iomesh ./kubectl-iomesh
+
+.PHONY: storaged
+storaged: ## build only the block service
+	@mkdir -p $(BIN)
+	$(GOBUILD) -o $(BIN)/storaged ./storaged
+
+.PHONY: generate
+generate: deps ## regenerate protobuf, deepcopy and CRDs
+	hack/generate.sh
+
+.PHONY: check
+check: deps ## format, vet, lint, generated files up to date
+	hack/check.sh
+
+.PHONY: test
+test: deps ## the whole suite that needs no virtual machine and no cluster
+	hack/test.sh
+
+SEEDS ?= 2000
+.PHONY: sim
+sim: ## SEEDS=N random histories of the protocol core
+	go test ./storaged/sim -run 'TestSeeds$$' -count=1 -timeout 0 -v -seeds $(SEEDS)
+
+.PHONY: e2e
+e2e: deps ## end-to-end tests on a real Kubernetes cluster (KUBECONFIG, or one made here)
+	hack/e2e.sh
+
+.PHONY: demo
+demo: ## the whole story on a real cluster on this machine (root)
+	hack/demo.sh
+
+.PHONY: demo-local
+demo-local: storaged ## the block service alone: no root, no Kubernetes
+	$(BIN)/storaged demo
+
+.PHONY: images
+images: build ## the container images, as archives in build/images
+	hack/images.sh
+
+.PHONY: clean
+clean: ## remove what was built here
+	rm -rf $(BIN) build dist

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# The suite that needs no virtual machine and no cluster. -race where concurrency lives; the rest without, which is
+# faster and includes the speed-bound simulator.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+module=$(go list -m)
+mapfile -t all < <(go list ./...)
+race=() plain=()
+for p in "${all[@]}"; do
+  case ${p#"$module"/} in
+    storaged/sim*|storaged/replication*|tests/e2e*) plain+=("$p") ;;
+    storaged/*|csi*|agent*|attach*|internal/*) race+=("$p") ;;
+    *) plain+=("$p") ;;
+  esac
+done
+echo "== tests without -race: ${#plain[@]} packages"
+go test -timeout 25m "${plain[@]}"
+echo "== tests with -race: ${#race[@]} packages"
+CGO_ENABLED=1 go test -race -timeout 25m "${race[@]}"

@@ -1,0 +1,143 @@
+package wire
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/pagebuf"
+)
+
+// Frame geometry; part of the wire format.
+const (
+	// HeaderSize is the size of a frame's fixed header in bytes.
+	HeaderSize = 32
+	// HeadMax bounds the head of a frame in bytes.
+	HeadMax = 4 << 20
+	// DataMax bounds the data of a frame in bytes.
+	DataMax = pagebuf.MaxSize
+
+	magic = 0x314d4f49 // "IOM1", little endian
+)
+
+// ErrCorrupt is wrapped by every error that means the byte stream cannot be trusted any more.
+var ErrCorrupt = errors.New("corrupt frame")
+
+// Frame is one message on a connection: a head (the encoded message) and data (whole blocks). Head is valid until the
+// next Read on the same Reader; Buf, when not nil, holds Data and is owned by the receiver of the Frame.
+type Frame struct {
+	Type    Type
+	Flags   uint8
+	Feature block.Feature
+	Head    []byte
+	Data    []byte
+	Buf     *pagebuf.Buf
+}
+
+// AppendHeader appends the header of a frame with this head and dataLen bytes of data to dst, and returns dst. The head
+// must follow it at once, then the data.
+func AppendHeader(dst []byte, t Type, flags uint8, feature block.Feature, head []byte, dataLen int) []byte {
+	var h [HeaderSize]byte
+	binary.LittleEndian.PutUint32(h[0:], magic)
+	h[4] = uint8(t)
+	h[5] = flags
+	binary.LittleEndian.PutUint16(h[6:], uint16(feature))
+	binary.LittleEndian.PutUint32(h[8:], uint32(len(head)))
+	binary.LittleEndian.PutUint32(h[12:], uint32(dataLen))
+	binary.LittleEndian.PutUint32(h[24:], crcOf(h[:24], head))
+	return append(dst, h[:]...)
+}
+
+// SealFrame fills in the header of a frame whose first HeaderSize bytes of b were left free and whose head is the rest
+// of b. It avoids a second buffer for the head.
+func SealFrame(b []byte, t Type, flags uint8, feature block.Feature, dataLen int) {
+	h, head := b[:HeaderSize], b[HeaderSize:]
+	clear(h)
+	binary.LittleEndian.PutUint32(h[0:], magic)
+	h[4] = uint8(t)
+	h[5] = flags
+	binary.LittleEndian.PutUint16(h[6:], uint16(feature))
+	binary.LittleEndian.PutUint32(h[8:], uint32(len(head)))
+	binary.LittleEndian.PutUint32(h[12:], uint32(dataLen))
+	binary.LittleEndian.PutUint32(h[24:], crcOf(h[:24], head))
+}
+
+// Reader reads frames from a connection. Not safe for concurrent use.
+type Reader struct {
+	r    *bufio.Reader
+	pool *pagebuf.Pool
+	head []byte
+}
+
+// NewReader returns a Reader that puts data into buffers of pool.
+func NewReader(r io.Reader, pool *pagebuf.Pool) *Reader {
+	return &Reader{r: bufio.NewReaderSize(r, 256<<10), pool: pool}
+}
+
+// Buffered is the number of bytes already received but not yet returned.
+func (r *Reader) Buffered() int { return r.r.Buffered() }
+
+// Read returns the next frame. io.EOF means the peer closed between frames; any other error, and every one that wraps
+// ErrCorrupt, means that the connection must be dropped.
+func (r *Reader) Read(f *Frame) error {
+	h, err := r.r.Peek(HeaderSize)
+	if err != nil {
+		if err == io.EOF && len(h) > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	if m := binary.LittleEndian.Uint32(h[0:]); m != magic {
+		return fmt.Errorf("%w: magic %#08x", ErrCorrupt, m)
+	}
+	headLen := binary.LittleEndian.Uint32(h[8:])
+	dataLen := binary.LittleEndian.Uint32(h[12:])
+	if headLen > HeadMax || dataLen > DataMax {
+		return fmt.Errorf("%w: head of %d bytes, data of %d bytes", ErrCorrupt, headLen, dataLen)
+	}
+	var fixed [HeaderSize]byte
+	copy(fixed[:], h)
+	if _, err := r.r.Discard(HeaderSize); err != nil {
+		return err
+	}
+	if cap(r.head) < int(headLen) {
+		r.head = make([]byte, max(int(headLen), 1024))
+	}
+	r.head = r.head[:headLen]
+	if _, err := io.ReadFull(r.r, r.head); err != nil {
+		return fmt.Errorf("read the head of a frame: %w", unexpected(err))
+	}
+	if want, got := binary.LittleEndian.Uint32(fixed[24:]), crcOf(fixed[:24], r.head); want != got {
+		return fmt.Errorf("%w: header checksum %#08x, computed %#08x", ErrCorrupt, want, got)
+	}
+	*f = Frame{
+		Type:    Type(fixed[4]),
+		Flags:   fixed[5],
+		Feature: block.Feature(binary.LittleEndian.Uint16(fixed[6:])),
+		Head:    r.head,
+	}
+	if dataLen == 0 {
+		return nil
+	}
+	buf := r.pool.Get(int(dataLen))
+	if _, err := io.ReadFull(r.r, buf.B); err != nil {
+		buf.Release()
+		return fmt.Errorf("read the data of a frame: %w", unexpected(err))
+	}
+	f.Buf, f.Data = buf, buf.B
+	return nil
+}
+
+func crcOf(header, head []byte) uint32 {
+	return block.CRC32CUpdate(block.CRC32C(header), head)
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
