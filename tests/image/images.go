@@ -1,0 +1,130 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// The references under which the cluster and Kubernetes' own tests look for
+// images that are not ours.
+const (
+	PauseRef   = "registry.k8s.io/pause:3.10.2"
+	BusyboxRef = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1"
+	AgnhostRef = "registry.k8s.io/e2e-test-images/agnhost:2.63.0"
+)
+
+// Programs are ours, in the order of the documentation. All go into one image.
+var programs = []string{"storaged", "iomesh-agent", "iomesh-csi", "iomesh-attach", "iomesh-operator"}
+
+// sidecars run beside the CSI driver.
+var sidecars = []string{"csi-provisioner", "csi-attacher", "csi-resizer", "csi-snapshotter", "snapshot-controller"}
+
+// Builder makes the images.
+type Builder struct {
+	// Debs is the directory in which downloaded packages are kept.
+	Debs string
+}
+
+// IOMesh makes iomesh/iomesh:TAG: our programs out of the directory bin, as
+// far as they are there, and the tools they call. A program named in required
+// that is not there is an error.
+func (b Builder) IOMesh(ctx context.Context, bin, tag string, required []string) (Image, error) {
+	for _, r := range required {
+		if !slices.Contains(programs, r) {
+			return Image{}, fmt.Errorf("required program %q is none of ours: %v", r, programs)
+		}
+	}
+	l := NewLayer()
+	found := 0
+	for _, p := range programs {
+		err := l.File("usr/local/bin/"+p, 0o755, filepath.Join(bin, p))
+		if errors.Is(err, fs.ErrNotExist) && !slices.Contains(required, p) {
+			continue
+		}
+		if err != nil {
+			return Image{}, err
+		}
+		found++
+	}
+	if found == 0 {
+		return Image{}, fmt.Errorf("%s holds none of %v: build them first", bin, programs)
+	}
+	if err := l.Debian(ctx, Packages(), b.Debs); err != nil {
+		return Image{}, err
+	}
+	return Image{Ref: "iomesh/iomesh:" + tag, Layer: l}, nil
+}
+
+// Sidecars makes iomesh/csi-sidecars:TAG out of the directory bin of the test
+// cluster's tools. The programs are static; nothing else is in it.
+func (b Builder) Sidecars(bin, tag string) (Image, error) {
+	l := &Layer{entries: map[string]entry{}}
+	for _, p := range sidecars {
+		if err := l.File("usr/local/bin/"+p, 0o755, filepath.Join(bin, p)); err != nil {
+			return Image{}, err
+		}
+	}
+	l.Dir("tmp", 0o1777)
+	return Image{Ref: "iomesh/csi-sidecars:" + tag, Layer: l}, nil
+}
+
+// Pause makes the image of every pod's first container.
+func (b Builder) Pause(bin string) (Image, error) {
+	l := &Layer{entries: map[string]entry{}}
+	if err := l.File("pause", 0o755, filepath.Join(bin, "pause")); err != nil {
+		return Image{}, err
+	}
+	return Image{Ref: PauseRef, Entrypoint: []string{"/pause"}, Layer: l}, nil
+}
+
+// Busybox makes the test image with a shell and the tools of our own image.
+func (b Builder) Busybox(ctx context.Context) (Image, error) {
+	l := NewLayer()
+	if err := l.Debian(ctx, Packages(), b.Debs); err != nil {
+		return Image{}, err
+	}
+	return Image{Ref: BusyboxRef, Layer: l}, nil
+}
+
+// Agnhost makes the image that Kubernetes' own tests use most.
+func (b Builder) Agnhost(ctx context.Context, bin string) (Image, error) {
+	img, err := b.Busybox(ctx)
+	if err != nil {
+		return Image{}, err
+	}
+	img.Ref, img.Entrypoint = AgnhostRef, []string{"/agnhost"}
+	if err := img.Layer.File("agnhost", 0o755, filepath.Join(bin, "agnhost")); err != nil {
+		return Image{}, err
+	}
+	img.Layer.Symlink("agnhost-2", "agnhost")
+	return img, nil
+}
+
+// EnsureBase writes the images every cluster needs, pause and busybox, into
+// dir unless they are there, and returns their files. bin is the directory of
+// the cluster's tools.
+func (b Builder) EnsureBase(ctx context.Context, bin, dir string) ([]string, error) {
+	files := []string{filepath.Join(dir, "pause.tar"), filepath.Join(dir, "busybox.tar")}
+	makers := []func() (Image, error){
+		func() (Image, error) { return b.Pause(bin) },
+		func() (Image, error) { return b.Busybox(ctx) },
+	}
+	for i, file := range files {
+		if _, err := os.Stat(file); err == nil {
+			continue
+		}
+		img, err := makers[i]()
+		if err != nil {
+			return nil, err
+		}
+		if err := img.Write(file); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+}
