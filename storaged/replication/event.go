@@ -1,0 +1,190 @@
+package replication
+
+import (
+	"time"
+
+	"github.com/iomesh/iomesh/storaged/block"
+)
+
+// TickInterval is how often Tick of each machine is to be called. Time-outs are noticed up to one interval late.
+const TickInterval = 20 * time.Millisecond
+
+// Bounds of one Owner.
+const (
+	// WindowMax bounds the writes of one extent that are numbered and not below its watermark; more wait at the owner. It bounds
+	// what a new owner has to roll forward (I5).
+	WindowMax = 512
+	// RequestsMax bounds the client requests of a volume inside the core; more get ResultBusy.
+	RequestsMax = 4096
+	// JoinsMax bounds the extents of a volume that resync at a time.
+	JoinsMax = 4
+	// CopiesMax bounds the copy requests in flight per resyncing extent.
+	CopiesMax = 4
+)
+
+// LockID names a held range lock; 0 is none.
+type LockID uint64
+
+// OwnerOptions is what an Owner is made of when this chunk is assigned a volume. Records are read after the owner record with
+// Epoch was, so that no change of an earlier owner is missed.
+type OwnerOptions struct {
+	Volume      block.VolumeID
+	Self        block.ChunkID
+	Incarnation uint64
+	Epoch       block.Epoch
+	// Extents holds the record of every extent by index.
+	Extents []Record
+	// ReplicaFactor is the wanted number of full members; MinReplicas the number below which writes wait (I1), at least 1.
+	ReplicaFactor int
+	MinReplicas   int
+	SnapSeq       block.SnapSeq
+	// Snapshots are the views that exist besides the live one, ascending, all below SnapSeq.
+	Snapshots []block.SnapSeq
+	// SizeBlocks bounds requests: the volume's size in blocks, rounded up.
+	SizeBlocks uint64
+	Feature    block.Feature
+	// Promise returns the promise held from a chunk (Lease.Promise of this chunk).
+	Promise func(block.ChunkID) *Promise
+	// Bugs is for the simulator's self-test only.
+	bugs Bugs
+}
+
+// WriteRequest changes blocks of one extent: Data and Sums for Range, or zeroes if Data is nil (UNMAP, WRITE SAME).
+type WriteRequest struct {
+	// Tag is the caller's name of the request; not looked at.
+	Tag    uint64
+	Extent block.ExtentIndex
+	Range  block.Range
+	Data   []byte
+	Sums   []uint32
+	// Lock, if not 0, is a lock that covers Range: the write does not wait for it.
+	Lock LockID
+}
+
+// ReadRequest reads blocks of one extent as of View (block.LiveView: now).
+type ReadRequest struct {
+	Tag    uint64
+	Extent block.ExtentIndex
+	Range  block.Range
+	View   block.SnapSeq
+	// Data may offer a place for the bytes (len = Range.SizeBytes()); the result can be elsewhere all the same.
+	Data []byte
+}
+
+// LockRequest asks for the exclusive right to change Range: writes and locks that overlap wait until Unlock.
+type LockRequest struct {
+	Tag    uint64
+	Extent block.ExtentIndex
+	Range  block.Range
+}
+
+// SetResult is the certain outcome of a SetChange.
+type SetResult struct {
+	Extent    block.ExtentIndex
+	Committed bool
+	// Revision of the record now, if Committed.
+	Revision int64
+}
+
+// StoreDone is the outcome of an EffStore. It and its slices belong to the core until the call returns, Data, Sums and Runs
+// of reads until the answer made of them is transmitted.
+type StoreDone struct {
+	Token  uint64
+	Status Status
+	State  State
+	Stamp  block.Stamp
+	Range  block.Range
+	Data   []byte
+	Sums   []uint32
+	Runs   []Run
+}
+
+// ExtentPhase is where an extent stands.
+type ExtentPhase uint8
+
+const (
+	// PhaseCollecting: members are asked for their windows.
+	PhaseCollecting ExtentPhase = iota
+	// PhaseRolling: windows are rolled forward.
+	PhaseRolling
+	// PhaseServing: reads and writes go on.
+	PhaseServing
+)
+
+func (p ExtentPhase) String() string {
+	switch p {
+	case PhaseCollecting:
+		return "collecting"
+	case PhaseRolling:
+		return "rolling forward"
+	default:
+		return "serving"
+	}
+}
+
+// ReportKind says what a Report is about.
+type ReportKind uint8
+
+const (
+	// ReportPhase: Extent is in Phase.
+	ReportPhase ReportKind = iota + 1
+	// ReportReady: all extents serve.
+	ReportReady
+	// ReportSet: Extent has the committed Record.
+	ReportSet
+	// ReportNeeds: Extent cannot serve, or not write, without Disk: its last copy (I15).
+	ReportNeeds
+	// ReportJoin: resync of Disk: CopiedBytes so far, LeftBytes estimated.
+	ReportJoin
+	// ReportJoined: Disk holds everything and is a member.
+	ReportJoined
+	// ReportJoinFailed: resync of Disk was given up for Status; it is tried again after a while, unless it came from AddMember.
+	ReportJoinFailed
+	// ReportRefused: AddMember or RemoveMember of Disk was refused: Status, or the last copy (StatusInvalid).
+	ReportRefused
+	// ReportRepaired: Range of Disk did not verify and was rewritten from a good copy.
+	ReportRepaired
+	// ReportBad: Range has no good copy.
+	ReportBad
+	// ReportDiskFailed: Disk refused with Status; its replicas leave their sets.
+	ReportDiskFailed
+	// ReportSpace: Disk is full.
+	ReportSpace
+	// ReportFull: every member of Extent is full.
+	ReportFull
+)
+
+// Report tells of a change of state.
+type Report struct {
+	Kind        ReportKind
+	Extent      block.ExtentIndex
+	Phase       ExtentPhase
+	Disk        block.DiskID
+	Status      Status
+	Range       block.Range
+	Record      Record
+	CopiedBytes uint64
+	LeftBytes   uint64
+}
+
+// ReplicaOptions is what a Replica is made of: Epoch and Owner as the highest found on the chunk's disks, 0 if none.
+type ReplicaOptions struct {
+	Volume  block.VolumeID
+	Self    block.ChunkID
+	Epoch   block.Epoch
+	Owner   block.ChunkID
+	Feature block.Feature
+	// Chain returns the chain of promises given to a chunk (Lease.Chain of this chunk).
+	Chain func(block.ChunkID) uint64
+	bugs  Bugs
+}
+
+// LeaseOptions is what a Lease is made of.
+type LeaseOptions struct {
+	Self        block.ChunkID
+	Incarnation uint64
+	// Started is when the process started: the quiet period is counted from it.
+	Started Time
+	Feature block.Feature
+	bugs    Bugs
+}
