@@ -67,6 +67,10 @@ type IOMeshClusterStatus struct {
 	// TaskInProcess is the operator's running task, empty when none.
 	// +optional
 	TaskInProcess string `json:"taskInProcess,omitempty"`
+	// UpdatingNode is the node whose chunk is being updated: the operator has put it into maintenance mode and ends that mode
+	// when the new chunk serves. Written before the first step, so that another operator can finish.
+	// +optional
+	UpdatingNode string `json:"updatingNode,omitempty"`
 	// Columns are the strings of kubectl get.
 	// +optional
 	Columns Columns `json:"columns,omitempty"`
