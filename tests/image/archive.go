@@ -15,7 +15,8 @@ import (
 
 // Image is what Write puts into a file.
 type Image struct {
-	Ref        string // "iomesh/iomesh:dev"
+	Ref        string   // "iomesh/iomesh:dev"
+	Aliases    []string // further references to the same image
 	Entrypoint []string
 	Layer      *Layer
 }
@@ -89,7 +90,7 @@ func (img Image) Write(out string) (err error) {
 	}
 	configSum := sha256.Sum256(config)
 	configName := hex.EncodeToString(configSum[:]) + ".json"
-	manifest, err := json.Marshal([]manifestRow{{Config: configName, RepoTags: []string{img.Ref}, Layers: []string{"layer.tar"}}})
+	manifest, err := json.Marshal([]manifestRow{{Config: configName, RepoTags: append([]string{img.Ref}, img.Aliases...), Layers: []string{"layer.tar"}}})
 	if err != nil {
 		return err
 	}

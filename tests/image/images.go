@@ -18,7 +18,13 @@ const (
 	AgnhostRef = "registry.k8s.io/e2e-test-images/agnhost:2.63.0"
 )
 
-// Programs are ours, in the order of the documentation. All go into one image.
+// busyboxAliases are images of Kubernetes' own tests that only run a shell.
+var busyboxAliases = []string{
+	"registry.k8s.io/e2e-test-images/nginx:1.15-4",
+	"registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0",
+}
+
+// programs are ours, in the order of the documentation. All go into one image.
 var programs = []string{"storaged", "iomesh-agent", "iomesh-csi", "iomesh-attach", "iomesh-operator"}
 
 // sidecars run beside the CSI driver.
@@ -88,7 +94,7 @@ func (b Builder) Busybox(ctx context.Context) (Image, error) {
 	if err := l.Debian(ctx, Packages(), b.Debs); err != nil {
 		return Image{}, err
 	}
-	return Image{Ref: BusyboxRef, Layer: l}, nil
+	return Image{Ref: BusyboxRef, Aliases: busyboxAliases, Layer: l}, nil
 }
 
 // Agnhost makes the image that Kubernetes' own tests use most.
@@ -97,7 +103,7 @@ func (b Builder) Agnhost(ctx context.Context, bin string) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	img.Ref, img.Entrypoint = AgnhostRef, []string{"/agnhost"}
+	img.Ref, img.Aliases, img.Entrypoint = AgnhostRef, nil, []string{"/agnhost"}
 	if err := img.Layer.File("agnhost", 0o755, filepath.Join(bin, "agnhost")); err != nil {
 		return Image{}, err
 	}

@@ -46,6 +46,10 @@ func (l *Layer) link(libraries *Layer) error {
 		n := todo[0]
 		todo = todo[1:]
 		p, ok := byName[n.name]
+		if path.IsAbs(n.name) {
+			p = clean(n.name)
+			ok = libraries.Has(p)
+		}
 		if !ok {
 			return fmt.Errorf("%s needs the library %s, which is in none of its packages", n.by, n.name)
 		}
@@ -74,8 +78,8 @@ func (l *Layer) link(libraries *Layer) error {
 	return nil
 }
 
-// needs returns the file names of the shared libraries and of the program
-// loader that an ELF file names; other files need none.
+// needs returns what an ELF file names: its shared libraries by file name, its
+// program loader by absolute path. Other files need none.
 func (e entry) needs() ([]string, error) {
 	if e.kind != tar.TypeReg || e.source != "" || !bytes.HasPrefix(e.data, []byte(elf.ELFMAG)) {
 		return nil, nil
@@ -95,7 +99,7 @@ func (e entry) needs() ([]string, error) {
 			if _, err := p.ReadAt(b, 0); err != nil {
 				return nil, err
 			}
-			names = append(names, path.Base(strings.TrimRight(string(b), "\x00")))
+			names = append(names, strings.TrimRight(string(b), "\x00"))
 		}
 	}
 	return names, nil

@@ -134,3 +134,14 @@ func (d Dialer) DialContext(ctx context.Context, network, address string) (net.C
 	})
 	return conn, err
 }
+
+// Tidy removes the directory of named namespaces, and the mount ip-netns(8)
+// puts there, if no namespace is left in it.
+func Tidy() {
+	if left, err := List(""); err != nil || len(left) > 0 {
+		return
+	}
+	// Failing is harmless: an empty directory stays.
+	_ = unix.Unmount(dir, 0)
+	_ = os.Remove(dir)
+}
