@@ -21,6 +21,51 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// NotLeader is a detail of the status FAILED_PRECONDITION: where to go instead.
+type NotLeader struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	LeaderAddress string                 `protobuf:"bytes,1,opt,name=leader_address,json=leaderAddress,proto3" json:"leader_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NotLeader) Reset() {
+	*x = NotLeader{}
+	mi := &file_chunk_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NotLeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NotLeader) ProtoMessage() {}
+
+func (x *NotLeader) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NotLeader.ProtoReflect.Descriptor instead.
+func (*NotLeader) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *NotLeader) GetLeaderAddress() string {
+	if x != nil {
+		return x.LeaderAddress
+	}
+	return ""
+}
+
 type RegisterRequest struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId      string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"` // "" on first start
@@ -39,7 +84,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_chunk_proto_msgTypes[0]
+	mi := &file_chunk_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -51,7 +96,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[0]
+	mi := &file_chunk_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -64,7 +109,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{0}
+	return file_chunk_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *RegisterRequest) GetClusterId() string {
@@ -149,7 +194,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_chunk_proto_msgTypes[1]
+	mi := &file_chunk_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -161,7 +206,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[1]
+	mi := &file_chunk_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -174,7 +219,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{1}
+	return file_chunk_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RegisterResponse) GetClusterId() string {
@@ -220,7 +265,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_chunk_proto_msgTypes[2]
+	mi := &file_chunk_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -232,7 +277,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[2]
+	mi := &file_chunk_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -245,7 +290,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{2}
+	return file_chunk_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HeartbeatRequest) GetChunk() uint32 {
@@ -306,7 +351,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_chunk_proto_msgTypes[3]
+	mi := &file_chunk_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +363,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[3]
+	mi := &file_chunk_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +376,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{3}
+	return file_chunk_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HeartbeatResponse) GetLeaderTerm() uint64 {
@@ -351,7 +396,7 @@ type DiskReport struct {
 
 func (x *DiskReport) Reset() {
 	*x = DiskReport{}
-	mi := &file_chunk_proto_msgTypes[4]
+	mi := &file_chunk_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -363,7 +408,7 @@ func (x *DiskReport) String() string {
 func (*DiskReport) ProtoMessage() {}
 
 func (x *DiskReport) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[4]
+	mi := &file_chunk_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -376,7 +421,7 @@ func (x *DiskReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskReport.ProtoReflect.Descriptor instead.
 func (*DiskReport) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{4}
+	return file_chunk_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DiskReport) GetDisk() *Disk {
@@ -405,7 +450,7 @@ type VolumeReport struct {
 
 func (x *VolumeReport) Reset() {
 	*x = VolumeReport{}
-	mi := &file_chunk_proto_msgTypes[5]
+	mi := &file_chunk_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -417,7 +462,7 @@ func (x *VolumeReport) String() string {
 func (*VolumeReport) ProtoMessage() {}
 
 func (x *VolumeReport) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[5]
+	mi := &file_chunk_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +475,7 @@ func (x *VolumeReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeReport.ProtoReflect.Descriptor instead.
 func (*VolumeReport) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{5}
+	return file_chunk_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *VolumeReport) GetVolumeId() string {
@@ -471,7 +516,7 @@ type ChunkSnapshotRequest struct {
 
 func (x *ChunkSnapshotRequest) Reset() {
 	*x = ChunkSnapshotRequest{}
-	mi := &file_chunk_proto_msgTypes[6]
+	mi := &file_chunk_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +528,7 @@ func (x *ChunkSnapshotRequest) String() string {
 func (*ChunkSnapshotRequest) ProtoMessage() {}
 
 func (x *ChunkSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[6]
+	mi := &file_chunk_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +541,7 @@ func (x *ChunkSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*ChunkSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{6}
+	return file_chunk_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ChunkSnapshotRequest) GetVolumeId() string {
@@ -522,7 +567,7 @@ type ChunkSnapshotResponse struct {
 
 func (x *ChunkSnapshotResponse) Reset() {
 	*x = ChunkSnapshotResponse{}
-	mi := &file_chunk_proto_msgTypes[7]
+	mi := &file_chunk_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +579,7 @@ func (x *ChunkSnapshotResponse) String() string {
 func (*ChunkSnapshotResponse) ProtoMessage() {}
 
 func (x *ChunkSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[7]
+	mi := &file_chunk_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +592,7 @@ func (x *ChunkSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*ChunkSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{7}
+	return file_chunk_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ChunkSnapshotResponse) GetSnapSeq() uint32 {
@@ -567,7 +612,7 @@ type CloseSessionsRequest struct {
 
 func (x *CloseSessionsRequest) Reset() {
 	*x = CloseSessionsRequest{}
-	mi := &file_chunk_proto_msgTypes[8]
+	mi := &file_chunk_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +624,7 @@ func (x *CloseSessionsRequest) String() string {
 func (*CloseSessionsRequest) ProtoMessage() {}
 
 func (x *CloseSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[8]
+	mi := &file_chunk_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +637,7 @@ func (x *CloseSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSessionsRequest.ProtoReflect.Descriptor instead.
 func (*CloseSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{8}
+	return file_chunk_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CloseSessionsRequest) GetVolumeId() string {
@@ -618,7 +663,7 @@ type CloseSessionsResponse struct {
 
 func (x *CloseSessionsResponse) Reset() {
 	*x = CloseSessionsResponse{}
-	mi := &file_chunk_proto_msgTypes[9]
+	mi := &file_chunk_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +675,7 @@ func (x *CloseSessionsResponse) String() string {
 func (*CloseSessionsResponse) ProtoMessage() {}
 
 func (x *CloseSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[9]
+	mi := &file_chunk_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +688,7 @@ func (x *CloseSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSessionsResponse.ProtoReflect.Descriptor instead.
 func (*CloseSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{9}
+	return file_chunk_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CloseSessionsResponse) GetClosed() uint32 {
@@ -664,7 +709,7 @@ type ReleaseOwnerRequest struct {
 
 func (x *ReleaseOwnerRequest) Reset() {
 	*x = ReleaseOwnerRequest{}
-	mi := &file_chunk_proto_msgTypes[10]
+	mi := &file_chunk_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +721,7 @@ func (x *ReleaseOwnerRequest) String() string {
 func (*ReleaseOwnerRequest) ProtoMessage() {}
 
 func (x *ReleaseOwnerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[10]
+	mi := &file_chunk_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +734,7 @@ func (x *ReleaseOwnerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseOwnerRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseOwnerRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{10}
+	return file_chunk_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReleaseOwnerRequest) GetVolumeId() string {
@@ -721,7 +766,7 @@ type ReleaseOwnerResponse struct {
 
 func (x *ReleaseOwnerResponse) Reset() {
 	*x = ReleaseOwnerResponse{}
-	mi := &file_chunk_proto_msgTypes[11]
+	mi := &file_chunk_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +778,7 @@ func (x *ReleaseOwnerResponse) String() string {
 func (*ReleaseOwnerResponse) ProtoMessage() {}
 
 func (x *ReleaseOwnerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[11]
+	mi := &file_chunk_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +791,7 @@ func (x *ReleaseOwnerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseOwnerResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseOwnerResponse) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{11}
+	return file_chunk_proto_rawDescGZIP(), []int{12}
 }
 
 type AddMemberRequest struct {
@@ -761,7 +806,7 @@ type AddMemberRequest struct {
 
 func (x *AddMemberRequest) Reset() {
 	*x = AddMemberRequest{}
-	mi := &file_chunk_proto_msgTypes[12]
+	mi := &file_chunk_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +818,7 @@ func (x *AddMemberRequest) String() string {
 func (*AddMemberRequest) ProtoMessage() {}
 
 func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[12]
+	mi := &file_chunk_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +831,7 @@ func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
 func (*AddMemberRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{12}
+	return file_chunk_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AddMemberRequest) GetVolumeId() string {
@@ -825,7 +870,7 @@ type AddMemberResponse struct {
 
 func (x *AddMemberResponse) Reset() {
 	*x = AddMemberResponse{}
-	mi := &file_chunk_proto_msgTypes[13]
+	mi := &file_chunk_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +882,7 @@ func (x *AddMemberResponse) String() string {
 func (*AddMemberResponse) ProtoMessage() {}
 
 func (x *AddMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[13]
+	mi := &file_chunk_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +895,7 @@ func (x *AddMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberResponse.ProtoReflect.Descriptor instead.
 func (*AddMemberResponse) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{13}
+	return file_chunk_proto_rawDescGZIP(), []int{14}
 }
 
 type RemoveMemberRequest struct {
@@ -864,7 +909,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_chunk_proto_msgTypes[14]
+	mi := &file_chunk_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +921,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[14]
+	mi := &file_chunk_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +934,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{14}
+	return file_chunk_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemoveMemberRequest) GetVolumeId() string {
@@ -921,7 +966,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_chunk_proto_msgTypes[15]
+	mi := &file_chunk_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +978,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[15]
+	mi := &file_chunk_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +991,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{15}
+	return file_chunk_proto_rawDescGZIP(), []int{16}
 }
 
 type ResizeRequest struct {
@@ -959,7 +1004,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_chunk_proto_msgTypes[16]
+	mi := &file_chunk_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1016,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[16]
+	mi := &file_chunk_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1029,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{16}
+	return file_chunk_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResizeRequest) GetVolumeId() string {
@@ -1009,7 +1054,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_chunk_proto_msgTypes[17]
+	mi := &file_chunk_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1066,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[17]
+	mi := &file_chunk_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1079,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{17}
+	return file_chunk_proto_rawDescGZIP(), []int{18}
 }
 
 type ReplicaRef struct {
@@ -1048,7 +1093,7 @@ type ReplicaRef struct {
 
 func (x *ReplicaRef) Reset() {
 	*x = ReplicaRef{}
-	mi := &file_chunk_proto_msgTypes[18]
+	mi := &file_chunk_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1105,7 @@ func (x *ReplicaRef) String() string {
 func (*ReplicaRef) ProtoMessage() {}
 
 func (x *ReplicaRef) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[18]
+	mi := &file_chunk_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1118,7 @@ func (x *ReplicaRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaRef.ProtoReflect.Descriptor instead.
 func (*ReplicaRef) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{18}
+	return file_chunk_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReplicaRef) GetVolumeId() string {
@@ -1107,7 +1152,7 @@ type DeleteReplicasRequest struct {
 
 func (x *DeleteReplicasRequest) Reset() {
 	*x = DeleteReplicasRequest{}
-	mi := &file_chunk_proto_msgTypes[19]
+	mi := &file_chunk_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1164,7 @@ func (x *DeleteReplicasRequest) String() string {
 func (*DeleteReplicasRequest) ProtoMessage() {}
 
 func (x *DeleteReplicasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[19]
+	mi := &file_chunk_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1177,7 @@ func (x *DeleteReplicasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicasRequest.ProtoReflect.Descriptor instead.
 func (*DeleteReplicasRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{19}
+	return file_chunk_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteReplicasRequest) GetReplicas() []*ReplicaRef {
@@ -1158,7 +1203,7 @@ type DeleteReplicasResponse struct {
 
 func (x *DeleteReplicasResponse) Reset() {
 	*x = DeleteReplicasResponse{}
-	mi := &file_chunk_proto_msgTypes[20]
+	mi := &file_chunk_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1215,7 @@ func (x *DeleteReplicasResponse) String() string {
 func (*DeleteReplicasResponse) ProtoMessage() {}
 
 func (x *DeleteReplicasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[20]
+	mi := &file_chunk_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1228,7 @@ func (x *DeleteReplicasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicasResponse.ProtoReflect.Descriptor instead.
 func (*DeleteReplicasResponse) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{20}
+	return file_chunk_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeleteReplicasResponse) GetDeleted() uint32 {
@@ -1203,7 +1248,7 @@ type SetSnapshotsRequest struct {
 
 func (x *SetSnapshotsRequest) Reset() {
 	*x = SetSnapshotsRequest{}
-	mi := &file_chunk_proto_msgTypes[21]
+	mi := &file_chunk_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1260,7 @@ func (x *SetSnapshotsRequest) String() string {
 func (*SetSnapshotsRequest) ProtoMessage() {}
 
 func (x *SetSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[21]
+	mi := &file_chunk_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1273,7 @@ func (x *SetSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*SetSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{21}
+	return file_chunk_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetSnapshotsRequest) GetVolumeId() string {
@@ -1253,7 +1298,7 @@ type SetSnapshotsResponse struct {
 
 func (x *SetSnapshotsResponse) Reset() {
 	*x = SetSnapshotsResponse{}
-	mi := &file_chunk_proto_msgTypes[22]
+	mi := &file_chunk_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1310,7 @@ func (x *SetSnapshotsResponse) String() string {
 func (*SetSnapshotsResponse) ProtoMessage() {}
 
 func (x *SetSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[22]
+	mi := &file_chunk_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1323,7 @@ func (x *SetSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*SetSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{22}
+	return file_chunk_proto_rawDescGZIP(), []int{23}
 }
 
 type ListReplicasRequest struct {
@@ -1289,7 +1334,7 @@ type ListReplicasRequest struct {
 
 func (x *ListReplicasRequest) Reset() {
 	*x = ListReplicasRequest{}
-	mi := &file_chunk_proto_msgTypes[23]
+	mi := &file_chunk_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1346,7 @@ func (x *ListReplicasRequest) String() string {
 func (*ListReplicasRequest) ProtoMessage() {}
 
 func (x *ListReplicasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[23]
+	mi := &file_chunk_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1359,7 @@ func (x *ListReplicasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicasRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicasRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{23}
+	return file_chunk_proto_rawDescGZIP(), []int{24}
 }
 
 type ReplicaInfo struct {
@@ -1332,7 +1377,7 @@ type ReplicaInfo struct {
 
 func (x *ReplicaInfo) Reset() {
 	*x = ReplicaInfo{}
-	mi := &file_chunk_proto_msgTypes[24]
+	mi := &file_chunk_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1389,7 @@ func (x *ReplicaInfo) String() string {
 func (*ReplicaInfo) ProtoMessage() {}
 
 func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[24]
+	mi := &file_chunk_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1402,7 @@ func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaInfo.ProtoReflect.Descriptor instead.
 func (*ReplicaInfo) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{24}
+	return file_chunk_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReplicaInfo) GetVolumeId() string {
@@ -1421,7 +1466,7 @@ type ReadViewRequest struct {
 
 func (x *ReadViewRequest) Reset() {
 	*x = ReadViewRequest{}
-	mi := &file_chunk_proto_msgTypes[25]
+	mi := &file_chunk_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1478,7 @@ func (x *ReadViewRequest) String() string {
 func (*ReadViewRequest) ProtoMessage() {}
 
 func (x *ReadViewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[25]
+	mi := &file_chunk_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1491,7 @@ func (x *ReadViewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadViewRequest.ProtoReflect.Descriptor instead.
 func (*ReadViewRequest) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{25}
+	return file_chunk_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReadViewRequest) GetVolumeId() string {
@@ -1489,7 +1534,7 @@ type ReadViewResponse struct {
 
 func (x *ReadViewResponse) Reset() {
 	*x = ReadViewResponse{}
-	mi := &file_chunk_proto_msgTypes[26]
+	mi := &file_chunk_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1546,7 @@ func (x *ReadViewResponse) String() string {
 func (*ReadViewResponse) ProtoMessage() {}
 
 func (x *ReadViewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[26]
+	mi := &file_chunk_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1559,7 @@ func (x *ReadViewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadViewResponse.ProtoReflect.Descriptor instead.
 func (*ReadViewResponse) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{26}
+	return file_chunk_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadViewResponse) GetOffsetBytes() uint64 {
@@ -1549,7 +1594,9 @@ var File_chunk_proto protoreflect.FileDescriptor
 
 const file_chunk_proto_rawDesc = "" +
 	"\n" +
-	"\vchunk.proto\x12\x12iomesh.storaged.v1\x1a\rvolumes.proto\x1a\rcluster.proto\"\xb3\x02\n" +
+	"\vchunk.proto\x12\x12iomesh.storaged.v1\x1a\rvolumes.proto\x1a\rcluster.proto\"2\n" +
+	"\tNotLeader\x12%\n" +
+	"\x0eleader_address\x18\x01 \x01(\tR\rleaderAddress\"\xb3\x02\n" +
 	"\x0fRegisterRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x12\n" +
@@ -1688,68 +1735,69 @@ func file_chunk_proto_rawDescGZIP() []byte {
 	return file_chunk_proto_rawDescData
 }
 
-var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_chunk_proto_goTypes = []any{
-	(*RegisterRequest)(nil),        // 0: iomesh.storaged.v1.RegisterRequest
-	(*RegisterResponse)(nil),       // 1: iomesh.storaged.v1.RegisterResponse
-	(*HeartbeatRequest)(nil),       // 2: iomesh.storaged.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),      // 3: iomesh.storaged.v1.HeartbeatResponse
-	(*DiskReport)(nil),             // 4: iomesh.storaged.v1.DiskReport
-	(*VolumeReport)(nil),           // 5: iomesh.storaged.v1.VolumeReport
-	(*ChunkSnapshotRequest)(nil),   // 6: iomesh.storaged.v1.ChunkSnapshotRequest
-	(*ChunkSnapshotResponse)(nil),  // 7: iomesh.storaged.v1.ChunkSnapshotResponse
-	(*CloseSessionsRequest)(nil),   // 8: iomesh.storaged.v1.CloseSessionsRequest
-	(*CloseSessionsResponse)(nil),  // 9: iomesh.storaged.v1.CloseSessionsResponse
-	(*ReleaseOwnerRequest)(nil),    // 10: iomesh.storaged.v1.ReleaseOwnerRequest
-	(*ReleaseOwnerResponse)(nil),   // 11: iomesh.storaged.v1.ReleaseOwnerResponse
-	(*AddMemberRequest)(nil),       // 12: iomesh.storaged.v1.AddMemberRequest
-	(*AddMemberResponse)(nil),      // 13: iomesh.storaged.v1.AddMemberResponse
-	(*RemoveMemberRequest)(nil),    // 14: iomesh.storaged.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),   // 15: iomesh.storaged.v1.RemoveMemberResponse
-	(*ResizeRequest)(nil),          // 16: iomesh.storaged.v1.ResizeRequest
-	(*ResizeResponse)(nil),         // 17: iomesh.storaged.v1.ResizeResponse
-	(*ReplicaRef)(nil),             // 18: iomesh.storaged.v1.ReplicaRef
-	(*DeleteReplicasRequest)(nil),  // 19: iomesh.storaged.v1.DeleteReplicasRequest
-	(*DeleteReplicasResponse)(nil), // 20: iomesh.storaged.v1.DeleteReplicasResponse
-	(*SetSnapshotsRequest)(nil),    // 21: iomesh.storaged.v1.SetSnapshotsRequest
-	(*SetSnapshotsResponse)(nil),   // 22: iomesh.storaged.v1.SetSnapshotsResponse
-	(*ListReplicasRequest)(nil),    // 23: iomesh.storaged.v1.ListReplicasRequest
-	(*ReplicaInfo)(nil),            // 24: iomesh.storaged.v1.ReplicaInfo
-	(*ReadViewRequest)(nil),        // 25: iomesh.storaged.v1.ReadViewRequest
-	(*ReadViewResponse)(nil),       // 26: iomesh.storaged.v1.ReadViewResponse
-	(*Disk)(nil),                   // 27: iomesh.storaged.v1.Disk
-	(*VolumeStatus)(nil),           // 28: iomesh.storaged.v1.VolumeStatus
+	(*NotLeader)(nil),              // 0: iomesh.storaged.v1.NotLeader
+	(*RegisterRequest)(nil),        // 1: iomesh.storaged.v1.RegisterRequest
+	(*RegisterResponse)(nil),       // 2: iomesh.storaged.v1.RegisterResponse
+	(*HeartbeatRequest)(nil),       // 3: iomesh.storaged.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),      // 4: iomesh.storaged.v1.HeartbeatResponse
+	(*DiskReport)(nil),             // 5: iomesh.storaged.v1.DiskReport
+	(*VolumeReport)(nil),           // 6: iomesh.storaged.v1.VolumeReport
+	(*ChunkSnapshotRequest)(nil),   // 7: iomesh.storaged.v1.ChunkSnapshotRequest
+	(*ChunkSnapshotResponse)(nil),  // 8: iomesh.storaged.v1.ChunkSnapshotResponse
+	(*CloseSessionsRequest)(nil),   // 9: iomesh.storaged.v1.CloseSessionsRequest
+	(*CloseSessionsResponse)(nil),  // 10: iomesh.storaged.v1.CloseSessionsResponse
+	(*ReleaseOwnerRequest)(nil),    // 11: iomesh.storaged.v1.ReleaseOwnerRequest
+	(*ReleaseOwnerResponse)(nil),   // 12: iomesh.storaged.v1.ReleaseOwnerResponse
+	(*AddMemberRequest)(nil),       // 13: iomesh.storaged.v1.AddMemberRequest
+	(*AddMemberResponse)(nil),      // 14: iomesh.storaged.v1.AddMemberResponse
+	(*RemoveMemberRequest)(nil),    // 15: iomesh.storaged.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),   // 16: iomesh.storaged.v1.RemoveMemberResponse
+	(*ResizeRequest)(nil),          // 17: iomesh.storaged.v1.ResizeRequest
+	(*ResizeResponse)(nil),         // 18: iomesh.storaged.v1.ResizeResponse
+	(*ReplicaRef)(nil),             // 19: iomesh.storaged.v1.ReplicaRef
+	(*DeleteReplicasRequest)(nil),  // 20: iomesh.storaged.v1.DeleteReplicasRequest
+	(*DeleteReplicasResponse)(nil), // 21: iomesh.storaged.v1.DeleteReplicasResponse
+	(*SetSnapshotsRequest)(nil),    // 22: iomesh.storaged.v1.SetSnapshotsRequest
+	(*SetSnapshotsResponse)(nil),   // 23: iomesh.storaged.v1.SetSnapshotsResponse
+	(*ListReplicasRequest)(nil),    // 24: iomesh.storaged.v1.ListReplicasRequest
+	(*ReplicaInfo)(nil),            // 25: iomesh.storaged.v1.ReplicaInfo
+	(*ReadViewRequest)(nil),        // 26: iomesh.storaged.v1.ReadViewRequest
+	(*ReadViewResponse)(nil),       // 27: iomesh.storaged.v1.ReadViewResponse
+	(*Disk)(nil),                   // 28: iomesh.storaged.v1.Disk
+	(*VolumeStatus)(nil),           // 29: iomesh.storaged.v1.VolumeStatus
 }
 var file_chunk_proto_depIdxs = []int32{
-	4,  // 0: iomesh.storaged.v1.HeartbeatRequest.disks:type_name -> iomesh.storaged.v1.DiskReport
-	5,  // 1: iomesh.storaged.v1.HeartbeatRequest.volumes:type_name -> iomesh.storaged.v1.VolumeReport
-	27, // 2: iomesh.storaged.v1.DiskReport.disk:type_name -> iomesh.storaged.v1.Disk
-	28, // 3: iomesh.storaged.v1.VolumeReport.status:type_name -> iomesh.storaged.v1.VolumeStatus
-	18, // 4: iomesh.storaged.v1.DeleteReplicasRequest.replicas:type_name -> iomesh.storaged.v1.ReplicaRef
-	0,  // 5: iomesh.storaged.v1.Membership.Register:input_type -> iomesh.storaged.v1.RegisterRequest
-	2,  // 6: iomesh.storaged.v1.Membership.Heartbeat:input_type -> iomesh.storaged.v1.HeartbeatRequest
-	6,  // 7: iomesh.storaged.v1.ChunkControl.Snapshot:input_type -> iomesh.storaged.v1.ChunkSnapshotRequest
-	8,  // 8: iomesh.storaged.v1.ChunkControl.CloseSessions:input_type -> iomesh.storaged.v1.CloseSessionsRequest
-	10, // 9: iomesh.storaged.v1.ChunkControl.ReleaseOwner:input_type -> iomesh.storaged.v1.ReleaseOwnerRequest
-	12, // 10: iomesh.storaged.v1.ChunkControl.AddMember:input_type -> iomesh.storaged.v1.AddMemberRequest
-	14, // 11: iomesh.storaged.v1.ChunkControl.RemoveMember:input_type -> iomesh.storaged.v1.RemoveMemberRequest
-	16, // 12: iomesh.storaged.v1.ChunkControl.Resize:input_type -> iomesh.storaged.v1.ResizeRequest
-	19, // 13: iomesh.storaged.v1.ChunkControl.DeleteReplicas:input_type -> iomesh.storaged.v1.DeleteReplicasRequest
-	21, // 14: iomesh.storaged.v1.ChunkControl.SetSnapshots:input_type -> iomesh.storaged.v1.SetSnapshotsRequest
-	23, // 15: iomesh.storaged.v1.ChunkControl.ListReplicas:input_type -> iomesh.storaged.v1.ListReplicasRequest
-	25, // 16: iomesh.storaged.v1.ChunkControl.ReadView:input_type -> iomesh.storaged.v1.ReadViewRequest
-	1,  // 17: iomesh.storaged.v1.Membership.Register:output_type -> iomesh.storaged.v1.RegisterResponse
-	3,  // 18: iomesh.storaged.v1.Membership.Heartbeat:output_type -> iomesh.storaged.v1.HeartbeatResponse
-	7,  // 19: iomesh.storaged.v1.ChunkControl.Snapshot:output_type -> iomesh.storaged.v1.ChunkSnapshotResponse
-	9,  // 20: iomesh.storaged.v1.ChunkControl.CloseSessions:output_type -> iomesh.storaged.v1.CloseSessionsResponse
-	11, // 21: iomesh.storaged.v1.ChunkControl.ReleaseOwner:output_type -> iomesh.storaged.v1.ReleaseOwnerResponse
-	13, // 22: iomesh.storaged.v1.ChunkControl.AddMember:output_type -> iomesh.storaged.v1.AddMemberResponse
-	15, // 23: iomesh.storaged.v1.ChunkControl.RemoveMember:output_type -> iomesh.storaged.v1.RemoveMemberResponse
-	17, // 24: iomesh.storaged.v1.ChunkControl.Resize:output_type -> iomesh.storaged.v1.ResizeResponse
-	20, // 25: iomesh.storaged.v1.ChunkControl.DeleteReplicas:output_type -> iomesh.storaged.v1.DeleteReplicasResponse
-	22, // 26: iomesh.storaged.v1.ChunkControl.SetSnapshots:output_type -> iomesh.storaged.v1.SetSnapshotsResponse
-	24, // 27: iomesh.storaged.v1.ChunkControl.ListReplicas:output_type -> iomesh.storaged.v1.ReplicaInfo
-	26, // 28: iomesh.storaged.v1.ChunkControl.ReadView:output_type -> iomesh.storaged.v1.ReadViewResponse
+	5,  // 0: iomesh.storaged.v1.HeartbeatRequest.disks:type_name -> iomesh.storaged.v1.DiskReport
+	6,  // 1: iomesh.storaged.v1.HeartbeatRequest.volumes:type_name -> iomesh.storaged.v1.VolumeReport
+	28, // 2: iomesh.storaged.v1.DiskReport.disk:type_name -> iomesh.storaged.v1.Disk
+	29, // 3: iomesh.storaged.v1.VolumeReport.status:type_name -> iomesh.storaged.v1.VolumeStatus
+	19, // 4: iomesh.storaged.v1.DeleteReplicasRequest.replicas:type_name -> iomesh.storaged.v1.ReplicaRef
+	1,  // 5: iomesh.storaged.v1.Membership.Register:input_type -> iomesh.storaged.v1.RegisterRequest
+	3,  // 6: iomesh.storaged.v1.Membership.Heartbeat:input_type -> iomesh.storaged.v1.HeartbeatRequest
+	7,  // 7: iomesh.storaged.v1.ChunkControl.Snapshot:input_type -> iomesh.storaged.v1.ChunkSnapshotRequest
+	9,  // 8: iomesh.storaged.v1.ChunkControl.CloseSessions:input_type -> iomesh.storaged.v1.CloseSessionsRequest
+	11, // 9: iomesh.storaged.v1.ChunkControl.ReleaseOwner:input_type -> iomesh.storaged.v1.ReleaseOwnerRequest
+	13, // 10: iomesh.storaged.v1.ChunkControl.AddMember:input_type -> iomesh.storaged.v1.AddMemberRequest
+	15, // 11: iomesh.storaged.v1.ChunkControl.RemoveMember:input_type -> iomesh.storaged.v1.RemoveMemberRequest
+	17, // 12: iomesh.storaged.v1.ChunkControl.Resize:input_type -> iomesh.storaged.v1.ResizeRequest
+	20, // 13: iomesh.storaged.v1.ChunkControl.DeleteReplicas:input_type -> iomesh.storaged.v1.DeleteReplicasRequest
+	22, // 14: iomesh.storaged.v1.ChunkControl.SetSnapshots:input_type -> iomesh.storaged.v1.SetSnapshotsRequest
+	24, // 15: iomesh.storaged.v1.ChunkControl.ListReplicas:input_type -> iomesh.storaged.v1.ListReplicasRequest
+	26, // 16: iomesh.storaged.v1.ChunkControl.ReadView:input_type -> iomesh.storaged.v1.ReadViewRequest
+	2,  // 17: iomesh.storaged.v1.Membership.Register:output_type -> iomesh.storaged.v1.RegisterResponse
+	4,  // 18: iomesh.storaged.v1.Membership.Heartbeat:output_type -> iomesh.storaged.v1.HeartbeatResponse
+	8,  // 19: iomesh.storaged.v1.ChunkControl.Snapshot:output_type -> iomesh.storaged.v1.ChunkSnapshotResponse
+	10, // 20: iomesh.storaged.v1.ChunkControl.CloseSessions:output_type -> iomesh.storaged.v1.CloseSessionsResponse
+	12, // 21: iomesh.storaged.v1.ChunkControl.ReleaseOwner:output_type -> iomesh.storaged.v1.ReleaseOwnerResponse
+	14, // 22: iomesh.storaged.v1.ChunkControl.AddMember:output_type -> iomesh.storaged.v1.AddMemberResponse
+	16, // 23: iomesh.storaged.v1.ChunkControl.RemoveMember:output_type -> iomesh.storaged.v1.RemoveMemberResponse
+	18, // 24: iomesh.storaged.v1.ChunkControl.Resize:output_type -> iomesh.storaged.v1.ResizeResponse
+	21, // 25: iomesh.storaged.v1.ChunkControl.DeleteReplicas:output_type -> iomesh.storaged.v1.DeleteReplicasResponse
+	23, // 26: iomesh.storaged.v1.ChunkControl.SetSnapshots:output_type -> iomesh.storaged.v1.SetSnapshotsResponse
+	25, // 27: iomesh.storaged.v1.ChunkControl.ListReplicas:output_type -> iomesh.storaged.v1.ReplicaInfo
+	27, // 28: iomesh.storaged.v1.ChunkControl.ReadView:output_type -> iomesh.storaged.v1.ReadViewResponse
 	17, // [17:29] is the sub-list for method output_type
 	5,  // [5:17] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
@@ -1770,7 +1818,7 @@ func file_chunk_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chunk_proto_rawDesc), len(file_chunk_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

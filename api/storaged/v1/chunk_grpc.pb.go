@@ -32,7 +32,7 @@ type MembershipClient interface {
 	// Register makes a chunk known, idempotent by (cluster, node). It returns the chunk's number.
 	Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*RegisterResponse, error)
 	// Heartbeat is one stream per chunk; a report each timeouts.Heartbeat. The stream's end is how a dead process is noticed.
-	// A member that is not the leader answers FAILED_PRECONDITION with the leader's address in the message detail.
+	// A member that is not the leader answers FAILED_PRECONDITION with the detail NotLeader.
 	Heartbeat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HeartbeatRequest, HeartbeatResponse], error)
 }
 
@@ -76,7 +76,7 @@ type MembershipServer interface {
 	// Register makes a chunk known, idempotent by (cluster, node). It returns the chunk's number.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// Heartbeat is one stream per chunk; a report each timeouts.Heartbeat. The stream's end is how a dead process is noticed.
-	// A member that is not the leader answers FAILED_PRECONDITION with the leader's address in the message detail.
+	// A member that is not the leader answers FAILED_PRECONDITION with the detail NotLeader.
 	Heartbeat(grpc.BidiStreamingServer[HeartbeatRequest, HeartbeatResponse]) error
 	mustEmbedUnimplementedMembershipServer()
 }
@@ -184,7 +184,8 @@ const (
 type ChunkControlClient interface {
 	// Snapshot performs the owner's barrier and commits the snapshot record; idempotent by snapshot id.
 	Snapshot(ctx context.Context, in *ChunkSnapshotRequest, opts ...grpc.CallOption) (*ChunkSnapshotResponse, error)
-	// CloseSessions ends the sessions of an initiator of an owned volume and returns when their writes are drained.
+	// CloseSessions ends the sessions of an initiator of an owned volume and returns when their writes are drained. The grant
+	// is already gone from metadata; the owner reads the grants anew before it lets the initiator log in again.
 	CloseSessions(ctx context.Context, in *CloseSessionsRequest, opts ...grpc.CallOption) (*CloseSessionsResponse, error)
 	// ReleaseOwner drains an owned volume and passes the ownership to a chunk with the next epoch.
 	ReleaseOwner(ctx context.Context, in *ReleaseOwnerRequest, opts ...grpc.CallOption) (*ReleaseOwnerResponse, error)
@@ -338,7 +339,8 @@ type ChunkControl_ReadViewClient = grpc.ServerStreamingClient[ReadViewResponse]
 type ChunkControlServer interface {
 	// Snapshot performs the owner's barrier and commits the snapshot record; idempotent by snapshot id.
 	Snapshot(context.Context, *ChunkSnapshotRequest) (*ChunkSnapshotResponse, error)
-	// CloseSessions ends the sessions of an initiator of an owned volume and returns when their writes are drained.
+	// CloseSessions ends the sessions of an initiator of an owned volume and returns when their writes are drained. The grant
+	// is already gone from metadata; the owner reads the grants anew before it lets the initiator log in again.
 	CloseSessions(context.Context, *CloseSessionsRequest) (*CloseSessionsResponse, error)
 	// ReleaseOwner drains an owned volume and passes the ownership to a chunk with the next epoch.
 	ReleaseOwner(context.Context, *ReleaseOwnerRequest) (*ReleaseOwnerResponse, error)
