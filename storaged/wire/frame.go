@@ -37,20 +37,6 @@ type Frame struct {
 	Buf     *pagebuf.Buf
 }
 
-// AppendHeader appends the header of a frame with this head and dataLen bytes of data to dst, and returns dst. The head
-// must follow it at once, then the data.
-func AppendHeader(dst []byte, t Type, flags uint8, feature block.Feature, head []byte, dataLen int) []byte {
-	var h [HeaderSize]byte
-	binary.LittleEndian.PutUint32(h[0:], magic)
-	h[4] = uint8(t)
-	h[5] = flags
-	binary.LittleEndian.PutUint16(h[6:], uint16(feature))
-	binary.LittleEndian.PutUint32(h[8:], uint32(len(head)))
-	binary.LittleEndian.PutUint32(h[12:], uint32(dataLen))
-	binary.LittleEndian.PutUint32(h[24:], crcOf(h[:24], head))
-	return append(dst, h[:]...)
-}
-
 // SealFrame fills in the header of a frame whose first HeaderSize bytes of b were left free and whose head is the rest
 // of b. It avoids a second buffer for the head.
 func SealFrame(b []byte, t Type, flags uint8, feature block.Feature, dataLen int) {
