@@ -16,8 +16,16 @@ import (
 // enodev is what reading cgroup.procs says when the group was just removed.
 const enodev = syscall.ENODEV
 
-// Start starts cmd as a member of the group. The caller waits for it.
+// ErrFrozen says that nothing can be started in a frozen group: the thread
+// that tries would be frozen too.
+var ErrFrozen = errors.New("frozen; thaw it first")
+
+// Start starts cmd as a member of the group. The caller waits for it. In a
+// frozen group it fails with ErrFrozen.
 func (g Group) Start(cmd *exec.Cmd) error {
+	if g.Frozen() {
+		return ErrFrozen
+	}
 	if g.Version == 2 {
 		dir := g.leaf()
 		if delegated, err := os.ReadFile(filepath.Join(g.Dirs[0], "cgroup.subtree_control")); err == nil && len(delegated) <= 1 {

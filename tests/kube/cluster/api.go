@@ -150,6 +150,21 @@ func (c *Cluster) WaitReady(ctx context.Context, nodes ...string) error {
 	return nil
 }
 
+// waitAccount returns when pods can be made: the controllers give the default
+// namespace its service account some time after the API server is ready.
+func (c *Cluster) waitAccount(ctx context.Context) error {
+	wait, cancel := context.WithTimeoutCause(ctx, readyMax, fmt.Errorf("gave up after %s", readyMax))
+	defer cancel()
+	err := poll(wait, 100*time.Millisecond, func() (bool, error) {
+		_, err := c.get(wait, "/api/v1/namespaces/default/serviceaccounts/default")
+		return err == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the controllers: %w; see %s", err, c.path("log", "kube-controller-manager.log"))
+	}
+	return nil
+}
+
 // WaitNotReady returns when the API server holds none of the nodes for Ready,
 // about 20 seconds after they fall silent.
 func (c *Cluster) WaitNotReady(ctx context.Context, nodes ...string) error {

@@ -120,6 +120,9 @@ func (c *Cluster) Up(ctx context.Context, nodes int) error {
 	if err != nil {
 		return fmt.Errorf("%w (logs: %s and %s; take down what was started with down)", err, c.path("log"), c.path("nodes", "*", "log"))
 	}
+	if err := c.waitAccount(ctx); err != nil {
+		return err
+	}
 	return c.WaitReady(ctx, names...)
 }
 

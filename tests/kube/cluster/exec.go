@@ -25,7 +25,7 @@ func (c *Cluster) Command(ctx context.Context, nodeName string, argv ...string) 
 }
 
 // Exec runs argv on a node as one of its processes and returns its standard
-// output. It does not return while the node is frozen.
+// output. On a frozen node it fails with cgroup.ErrFrozen.
 func (c *Cluster) Exec(ctx context.Context, nodeName string, argv ...string) (string, error) {
 	n, err := c.node(nodeName)
 	if err != nil {
