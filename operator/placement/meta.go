@@ -12,9 +12,10 @@ import (
 
 // Member is a metadata member: its ordinal, the node that holds its state, and its address. Once made it never changes.
 type Member struct {
-	Ordinal int32
-	Node    string
-	Address string
+	Ordinal  int32
+	Node     string
+	Hostname string // value of the node's label kubernetes.io/hostname, which a volume's node affinity goes by
+	Address  string
 }
 
 // Rejection says why a node was not chosen.
@@ -72,7 +73,7 @@ func Meta(nodes []corev1.Node, policy *v1alpha1.PodPolicy, pinned []Member, repl
 		n := candidates[0]
 		candidates = candidates[1:]
 		address, _ := InternalAddress(n)
-		members = append(members, Member{ordinal, n.Name, address})
+		members = append(members, Member{Ordinal: ordinal, Node: n.Name, Hostname: hostname(n), Address: address})
 		zones[zoneOf[n.Name]]++
 	}
 	slices.SortFunc(members, func(a, b Member) int { return int(a.Ordinal) - int(b.Ordinal) })
@@ -97,6 +98,13 @@ func against(n *corev1.Node, policy *v1alpha1.PodPolicy) string {
 		return "has no internal IP"
 	}
 	return ""
+}
+
+func hostname(n *corev1.Node) string {
+	if h := n.Labels[corev1.LabelHostname]; h != "" {
+		return h
+	}
+	return n.Name
 }
 
 func shortage(wanted int32, have int, rejected []Rejection) error {

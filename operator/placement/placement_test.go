@@ -47,7 +47,7 @@ func TestMeta(t *testing.T) {
 		{"nodes are taken by name whatever order they come in", three, nil, nil, 3, "n1@10.0.0.1 n2@10.0.0.2 n3@10.0.0.3", nil},
 		{"one member takes one node", three, nil, nil, 1, "n1@10.0.0.1", nil},
 		{"a pinned member stays where it is with its old address, although its node is gone",
-			three, nil, []Member{{1, "gone", "10.9.9.9"}}, 3, "n1@10.0.0.1 gone@10.9.9.9 n2@10.0.0.2", nil},
+			three, nil, []Member{{Ordinal: 1, Node: "gone", Address: "10.9.9.9"}}, 3, "n1@10.0.0.1 gone@10.9.9.9 n2@10.0.0.2", nil},
 		{"members are spread over zones before names",
 			[]corev1.Node{node("a", "10.0.0.1", labelled(LabelZone, "z1")), node("b", "10.0.0.2", labelled(LabelZone, "z1")),
 				node("c", "10.0.0.3", labelled(LabelZone, "z1")), node("d", "10.0.0.4", labelled(LabelZone, "z2"))},
