@@ -87,7 +87,7 @@ func encodeChunk(c *Chunk) []byte {
 	return marshal(&ChunkRecord{
 		Id: uint32(c.ID), Node: c.Node, Zone: c.Zone, DataAddress: c.DataAddress, IscsiAddress: c.ISCSIAddress,
 		ControlAddress: c.ControlAddress, Version: c.Version, FeatureLevel: uint32(c.Feature), BootId: c.BootID,
-		Pid: c.PID, Mode: uint32(c.Mode),
+		Pid: c.PID,
 	})
 }
 
@@ -99,8 +99,21 @@ func decodeChunk(_ string, b []byte, rev int64) (Chunk, error) {
 	return Chunk{
 		ID: block.ChunkID(r.Id), Node: r.Node, Zone: r.Zone, DataAddress: r.DataAddress, ISCSIAddress: r.IscsiAddress,
 		ControlAddress: r.ControlAddress, Version: r.Version, Feature: block.Feature(r.FeatureLevel), BootID: r.BootId,
-		PID: r.Pid, Mode: Mode(r.Mode), Revision: rev,
+		PID: r.Pid, Revision: rev,
 	}, nil
+}
+
+func encodeNode(n *Node) []byte {
+	return marshal(&NodeRecord{Mode: uint32(n.Mode), Since: nanos(n.Since)})
+}
+
+func decodeNode(key string, b []byte, rev int64) (Node, error) {
+	var r NodeRecord
+	if err := proto.Unmarshal(b, &r); err != nil {
+		return Node{}, err
+	}
+	_, name := splitKey(key)
+	return Node{Name: name, Mode: Mode(r.Mode), Since: fromNanos(r.Since), Revision: rev}, nil
 }
 
 func encodeDisk(d *Disk) []byte {
@@ -246,7 +259,7 @@ func decodeExtent(key string, b []byte, rev int64) (Extent, error) {
 func encodeGrant(g *Grant) []byte {
 	return marshal(&GrantRecord{
 		Mode: uint32(g.Mode), Generation: g.Generation, Node: g.Node, ChapUser: g.CHAPUser, ChapSecret: g.CHAPSecret,
-		MutualUser: g.MutualUser, MutualSecret: g.MutualSecret,
+		MutualUser: g.MutualUser, MutualSecret: g.MutualSecret, Closing: g.Closing,
 	})
 }
 
@@ -261,7 +274,7 @@ func decodeGrant(key string, b []byte, rev int64) (Grant, error) {
 	}
 	return Grant{
 		Volume: id, Initiator: initiator, Mode: AccessMode(r.Mode), Generation: r.Generation, Node: r.Node, CHAPUser: r.ChapUser,
-		CHAPSecret: r.ChapSecret, MutualUser: r.MutualUser, MutualSecret: r.MutualSecret, Revision: rev,
+		CHAPSecret: r.ChapSecret, MutualUser: r.MutualUser, MutualSecret: r.MutualSecret, Closing: r.Closing, Revision: rev,
 	}, nil
 }
 

@@ -58,8 +58,9 @@ func TestRecordsRoundTrip(t *testing.T) {
 		want Record
 	}{
 		{PutCluster(Cluster{ID: block.ClusterID{1}, Incarnation: 2, Feature: 3, Created: now}), Cluster{ID: block.ClusterID{1}, Incarnation: 2, Feature: 3, Created: now, Revision: 5}},
-		{PutChunk(Chunk{ID: 7, Node: "n", Zone: "z", DataAddress: "a:1", ISCSIAddress: "b:2", ControlAddress: "c:3", Version: "v", Feature: 1, BootID: 9, PID: 10, Mode: ModeMaintenance}),
-			Chunk{ID: 7, Node: "n", Zone: "z", DataAddress: "a:1", ISCSIAddress: "b:2", ControlAddress: "c:3", Version: "v", Feature: 1, BootID: 9, PID: 10, Mode: ModeMaintenance, Revision: 5}},
+		{PutChunk(Chunk{ID: 7, Node: "n", Zone: "z", DataAddress: "a:1", ISCSIAddress: "b:2", ControlAddress: "c:3", Version: "v", Feature: 1, BootID: 9, PID: 10}),
+			Chunk{ID: 7, Node: "n", Zone: "z", DataAddress: "a:1", ISCSIAddress: "b:2", ControlAddress: "c:3", Version: "v", Feature: 1, BootID: 9, PID: 10, Revision: 5}},
+		{PutNode(Node{Name: "n", Mode: ModeMaintenance, Since: now}), Node{Name: "n", Mode: ModeMaintenance, Since: now, Revision: 5}},
 		{PutDisk(Disk{ID: disk, Chunk: 1, Name: "d", MountType: "m", Device: "/dev/x", SizeBytes: 10, MountCounter: 3, State: DiskDraining, Since: now, Message: "m"}),
 			Disk{ID: disk, Chunk: 1, Name: "d", MountType: "m", Device: "/dev/x", SizeBytes: 10, MountCounter: 3, State: DiskDraining, Since: now, Message: "m", Revision: 5}},
 		{PutVolume(Volume{ID: vol, Name: "v", SizeBytes: 1, ReplicaFactor: 3, MinReplicas: 2, Thin: true, Lineage: vol, SnapSeq: 2, Views: []block.SnapSeq{0, 1}, Labels: map[string]string{"a": "b"}, Created: now, State: StateReady, PreferNode: "n", TopologyNodes: []string{"n"}}),
@@ -94,7 +95,7 @@ func FuzzDecodeRecord(f *testing.F) {
 		if _, kerr := parseKey(key); err == nil && kerr != nil {
 			// The volume, snapshot and disk records name themselves; their keys are checked by the reader of the range.
 			switch r.(type) {
-			case Volume, Snapshot, Disk, Chunk, Tombstone, Name:
+			case Volume, Snapshot, Disk, Chunk, Tombstone, Name, Node:
 			default:
 				t.Errorf("key %q: decoded as %T but parsed as %v", key, r, kerr)
 			}

@@ -26,6 +26,12 @@ func PutChunk(c Chunk) Op { return Op{key: keyChunk(c.ID), value: encodeChunk(&c
 // DeleteChunk forgets a chunk.
 func DeleteChunk(c Chunk) Op { return Op{key: keyChunk(c.ID), del: true, rev: c.Revision} }
 
+// PutNode writes what is wanted of a node.
+func PutNode(n Node) Op { return Op{key: keyNode(n.Name), value: encodeNode(&n), rev: n.Revision} }
+
+// DeleteNode forgets what was wanted of a node.
+func DeleteNode(n Node) Op { return Op{key: keyNode(n.Name), del: true, rev: n.Revision} }
+
 // PutDisk writes a disk.
 func PutDisk(v Disk) Op { return Op{key: keyDisk(v.ID), value: encodeDisk(&v), rev: v.Revision} }
 

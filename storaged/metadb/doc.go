@@ -7,7 +7,8 @@
 //
 //	cluster                              ClusterRecord
 //	leader                               LeaderRecord; its revision guards all mutations of the leader
-//	chunk/<number>                       ChunkRecord
+//	chunk/<number>                       ChunkRecord; written once per start of the chunk's process
+//	node/<name>                          NodeRecord
 //	disk/<uuid>                          DiskRecord
 //	volume/<uuid>                        VolumeRecord
 //	name/<name>                          NameRecord

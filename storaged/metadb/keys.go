@@ -16,6 +16,7 @@ const (
 	keyCluster        = Prefix + "cluster"
 	keyLeader         = Prefix + "leader"
 	prefixChunk       = Prefix + "chunk/"
+	prefixNode        = Prefix + "node/"
 	prefixDisk        = Prefix + "disk/"
 	prefixVolume      = Prefix + "volume/"
 	prefixName        = Prefix + "name/"
@@ -28,6 +29,7 @@ const (
 )
 
 func keyChunk(id block.ChunkID) string              { return prefixChunk + strconv.FormatUint(uint64(id), 10) }
+func keyNode(name string) string                    { return prefixNode + name }
 func keyDisk(id block.DiskID) string                { return prefixDisk + id.String() }
 func keyVolume(id block.VolumeID) string            { return prefixVolume + id.String() }
 func keyName(name string) string                    { return prefixName + name }

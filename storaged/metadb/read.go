@@ -3,6 +3,7 @@ package metadb
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -72,9 +73,15 @@ func (d *DB) GetSnapshot(ctx context.Context, id block.SnapshotID) (Snapshot, er
 	return getOne(ctx, d, keySnapshot(id), decodeSnapshot)
 }
 
+// open leaves out the grants that are being withdrawn: to an owner they are gone.
+func open(grants []Grant) []Grant {
+	return slices.DeleteFunc(grants, func(g Grant) bool { return g.Closing })
+}
+
 // ListGrants reads the grants of a volume: what the owner checks a login against when its watch may lag.
 func (d *DB) ListGrants(ctx context.Context, id block.VolumeID) ([]Grant, error) {
-	return listAll(ctx, d, prefixGrantsOf(id), decodeGrant)
+	grants, err := listAll(ctx, d, prefixGrantsOf(id), decodeGrant)
+	return open(grants), err
 }
 
 // ListChunks reads all chunks.
@@ -133,5 +140,6 @@ func (d *DB) LoadVolume(ctx context.Context, id block.VolumeID) (*VolumeContent,
 	if c.Grants, err = decodeAll(kvs(3), decodeGrant); err != nil {
 		return nil, fmt.Errorf("load volume %s: %w", id, err)
 	}
+	c.Grants = open(c.Grants)
 	return c, nil
 }

@@ -16,7 +16,7 @@ type Name struct {
 	Revision int64
 }
 
-// Record is one of Cluster, Leader, Chunk, Disk, Volume, Name, Owner, Extent, Grant, Snapshot, Reservation, Tombstone.
+// Record is one of Cluster, Leader, Chunk, Node, Disk, Volume, Name, Owner, Extent, Grant, Snapshot, Reservation, Tombstone.
 type Record any
 
 // Update is one step of WatchAll.
@@ -67,6 +67,8 @@ func decodeRecord(key string, value []byte, rev int64) (Record, error) {
 		return as(decodeLeader(key, value, rev))
 	case prefixChunk:
 		return as(decodeChunk(key, value, rev))
+	case prefixNode:
+		return as(decodeNode(key, value, rev))
 	case prefixDisk:
 		return as(decodeDisk(key, value, rev))
 	case prefixVolume:
@@ -100,6 +102,8 @@ func parseKey(key string) (Record, error) {
 	case prefixChunk:
 		n, err := strconv.ParseUint(rest, 10, 32)
 		return Chunk{ID: block.ChunkID(n)}, err
+	case prefixNode:
+		return Node{Name: rest}, nil
 	case prefixDisk:
 		id, err := block.ParseDiskID(rest)
 		return Disk{ID: id}, err

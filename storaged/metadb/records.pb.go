@@ -172,7 +172,6 @@ type ChunkRecord struct {
 	FeatureLevel   uint32                 `protobuf:"varint,8,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	BootId         uint64                 `protobuf:"varint,9,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
 	Pid            int32                  `protobuf:"varint,10,opt,name=pid,proto3" json:"pid,omitempty"`
-	Mode           uint32                 `protobuf:"varint,11,opt,name=mode,proto3" json:"mode,omitempty"` // 0 active, 1 maintenance
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -277,9 +276,54 @@ func (x *ChunkRecord) GetPid() int32 {
 	return 0
 }
 
-func (x *ChunkRecord) GetMode() uint32 {
+type NodeRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          uint32                 `protobuf:"varint,1,opt,name=mode,proto3" json:"mode,omitempty"` // 0 active, 1 maintenance
+	Since         int64                  `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRecord) Reset() {
+	*x = NodeRecord{}
+	mi := &file_records_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRecord) ProtoMessage() {}
+
+func (x *NodeRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
+func (*NodeRecord) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *NodeRecord) GetMode() uint32 {
 	if x != nil {
 		return x.Mode
+	}
+	return 0
+}
+
+func (x *NodeRecord) GetSince() int64 {
+	if x != nil {
+		return x.Since
 	}
 	return 0
 }
@@ -302,7 +346,7 @@ type DiskRecord struct {
 
 func (x *DiskRecord) Reset() {
 	*x = DiskRecord{}
-	mi := &file_records_proto_msgTypes[3]
+	mi := &file_records_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +358,7 @@ func (x *DiskRecord) String() string {
 func (*DiskRecord) ProtoMessage() {}
 
 func (x *DiskRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[3]
+	mi := &file_records_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +371,7 @@ func (x *DiskRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskRecord.ProtoReflect.Descriptor instead.
 func (*DiskRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{3}
+	return file_records_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DiskRecord) GetId() []byte {
@@ -426,7 +470,7 @@ type VolumeRecord struct {
 
 func (x *VolumeRecord) Reset() {
 	*x = VolumeRecord{}
-	mi := &file_records_proto_msgTypes[4]
+	mi := &file_records_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +482,7 @@ func (x *VolumeRecord) String() string {
 func (*VolumeRecord) ProtoMessage() {}
 
 func (x *VolumeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[4]
+	mi := &file_records_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +495,7 @@ func (x *VolumeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeRecord.ProtoReflect.Descriptor instead.
 func (*VolumeRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{4}
+	return file_records_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *VolumeRecord) GetId() []byte {
@@ -589,7 +633,7 @@ type NameRecord struct {
 
 func (x *NameRecord) Reset() {
 	*x = NameRecord{}
-	mi := &file_records_proto_msgTypes[5]
+	mi := &file_records_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -601,7 +645,7 @@ func (x *NameRecord) String() string {
 func (*NameRecord) ProtoMessage() {}
 
 func (x *NameRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[5]
+	mi := &file_records_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -614,7 +658,7 @@ func (x *NameRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameRecord.ProtoReflect.Descriptor instead.
 func (*NameRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{5}
+	return file_records_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *NameRecord) GetVolume() []byte {
@@ -634,7 +678,7 @@ type OwnerRecord struct {
 
 func (x *OwnerRecord) Reset() {
 	*x = OwnerRecord{}
-	mi := &file_records_proto_msgTypes[6]
+	mi := &file_records_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +690,7 @@ func (x *OwnerRecord) String() string {
 func (*OwnerRecord) ProtoMessage() {}
 
 func (x *OwnerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[6]
+	mi := &file_records_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +703,7 @@ func (x *OwnerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnerRecord.ProtoReflect.Descriptor instead.
 func (*OwnerRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{6}
+	return file_records_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *OwnerRecord) GetChunk() uint32 {
@@ -688,7 +732,7 @@ type ExtentRecord struct {
 
 func (x *ExtentRecord) Reset() {
 	*x = ExtentRecord{}
-	mi := &file_records_proto_msgTypes[7]
+	mi := &file_records_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +744,7 @@ func (x *ExtentRecord) String() string {
 func (*ExtentRecord) ProtoMessage() {}
 
 func (x *ExtentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[7]
+	mi := &file_records_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +757,7 @@ func (x *ExtentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtentRecord.ProtoReflect.Descriptor instead.
 func (*ExtentRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{7}
+	return file_records_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExtentRecord) GetGeneration() uint32 {
@@ -749,7 +793,7 @@ type MemberRecord struct {
 
 func (x *MemberRecord) Reset() {
 	*x = MemberRecord{}
-	mi := &file_records_proto_msgTypes[8]
+	mi := &file_records_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +805,7 @@ func (x *MemberRecord) String() string {
 func (*MemberRecord) ProtoMessage() {}
 
 func (x *MemberRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[8]
+	mi := &file_records_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +818,7 @@ func (x *MemberRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRecord.ProtoReflect.Descriptor instead.
 func (*MemberRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{8}
+	return file_records_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MemberRecord) GetDisk() []byte {
@@ -816,7 +860,7 @@ type AbsentRecord struct {
 
 func (x *AbsentRecord) Reset() {
 	*x = AbsentRecord{}
-	mi := &file_records_proto_msgTypes[9]
+	mi := &file_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +872,7 @@ func (x *AbsentRecord) String() string {
 func (*AbsentRecord) ProtoMessage() {}
 
 func (x *AbsentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[9]
+	mi := &file_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +885,7 @@ func (x *AbsentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbsentRecord.ProtoReflect.Descriptor instead.
 func (*AbsentRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{9}
+	return file_records_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AbsentRecord) GetDisk() []byte {
@@ -874,13 +918,14 @@ type GrantRecord struct {
 	ChapSecret    string                 `protobuf:"bytes,5,opt,name=chap_secret,json=chapSecret,proto3" json:"chap_secret,omitempty"`
 	MutualUser    string                 `protobuf:"bytes,6,opt,name=mutual_user,json=mutualUser,proto3" json:"mutual_user,omitempty"`
 	MutualSecret  string                 `protobuf:"bytes,7,opt,name=mutual_secret,json=mutualSecret,proto3" json:"mutual_secret,omitempty"`
+	Closing       bool                   `protobuf:"varint,8,opt,name=closing,proto3" json:"closing,omitempty"` // being withdrawn: gives no access any more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GrantRecord) Reset() {
 	*x = GrantRecord{}
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +937,7 @@ func (x *GrantRecord) String() string {
 func (*GrantRecord) ProtoMessage() {}
 
 func (x *GrantRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +950,7 @@ func (x *GrantRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantRecord.ProtoReflect.Descriptor instead.
 func (*GrantRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{10}
+	return file_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GrantRecord) GetMode() uint32 {
@@ -957,6 +1002,13 @@ func (x *GrantRecord) GetMutualSecret() string {
 	return ""
 }
 
+func (x *GrantRecord) GetClosing() bool {
+	if x != nil {
+		return x.Closing
+	}
+	return false
+}
+
 type SnapshotRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -973,7 +1025,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +1037,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +1050,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{11}
+	return file_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotRecord) GetId() []byte {
@@ -1066,7 +1118,7 @@ type ReservationRecord struct {
 
 func (x *ReservationRecord) Reset() {
 	*x = ReservationRecord{}
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1130,7 @@ func (x *ReservationRecord) String() string {
 func (*ReservationRecord) ProtoMessage() {}
 
 func (x *ReservationRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1143,7 @@ func (x *ReservationRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReservationRecord.ProtoReflect.Descriptor instead.
 func (*ReservationRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{12}
+	return file_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReservationRecord) GetState() []byte {
@@ -1114,7 +1166,7 @@ type TombstoneRecord struct {
 
 func (x *TombstoneRecord) Reset() {
 	*x = TombstoneRecord{}
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1178,7 @@ func (x *TombstoneRecord) String() string {
 func (*TombstoneRecord) ProtoMessage() {}
 
 func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1191,7 @@ func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneRecord.ProtoReflect.Descriptor instead.
 func (*TombstoneRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{13}
+	return file_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TombstoneRecord) GetVolume() []byte {
@@ -1191,7 +1243,7 @@ const file_records_proto_rawDesc = "" +
 	"\x06member\x18\x01 \x01(\x04R\x06member\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\"\xb4\x02\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\"\xa0\x02\n" +
 	"\vChunkRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -1203,8 +1255,11 @@ const file_records_proto_rawDesc = "" +
 	"\rfeature_level\x18\b \x01(\rR\ffeatureLevel\x12\x17\n" +
 	"\aboot_id\x18\t \x01(\x04R\x06bootId\x12\x10\n" +
 	"\x03pid\x18\n" +
-	" \x01(\x05R\x03pid\x12\x12\n" +
-	"\x04mode\x18\v \x01(\rR\x04mode\"\x87\x02\n" +
+	" \x01(\x05R\x03pid\"6\n" +
+	"\n" +
+	"NodeRecord\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x03R\x05since\"\x87\x02\n" +
 	"\n" +
 	"DiskRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
@@ -1267,7 +1322,7 @@ const file_records_proto_rawDesc = "" +
 	"\fAbsentRecord\x12\x12\n" +
 	"\x04disk\x18\x01 \x01(\fR\x04disk\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\rR\x05chunk\x12\x1c\n" +
-	"\twatermark\x18\x03 \x01(\x06R\twatermark\"\xd9\x01\n" +
+	"\twatermark\x18\x03 \x01(\x06R\twatermark\"\xf3\x01\n" +
 	"\vGrantRecord\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x1e\n" +
 	"\n" +
@@ -1279,7 +1334,8 @@ const file_records_proto_rawDesc = "" +
 	"chapSecret\x12\x1f\n" +
 	"\vmutual_user\x18\x06 \x01(\tR\n" +
 	"mutualUser\x12#\n" +
-	"\rmutual_secret\x18\a \x01(\tR\fmutualSecret\"\xd2\x01\n" +
+	"\rmutual_secret\x18\a \x01(\tR\fmutualSecret\x12\x18\n" +
+	"\aclosing\x18\b \x01(\bR\aclosing\"\xd2\x01\n" +
 	"\x0eSnapshotRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -1311,28 +1367,29 @@ func file_records_proto_rawDescGZIP() []byte {
 	return file_records_proto_rawDescData
 }
 
-var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_records_proto_goTypes = []any{
 	(*ClusterRecord)(nil),     // 0: iomesh.metadb.v1.ClusterRecord
 	(*LeaderRecord)(nil),      // 1: iomesh.metadb.v1.LeaderRecord
 	(*ChunkRecord)(nil),       // 2: iomesh.metadb.v1.ChunkRecord
-	(*DiskRecord)(nil),        // 3: iomesh.metadb.v1.DiskRecord
-	(*VolumeRecord)(nil),      // 4: iomesh.metadb.v1.VolumeRecord
-	(*NameRecord)(nil),        // 5: iomesh.metadb.v1.NameRecord
-	(*OwnerRecord)(nil),       // 6: iomesh.metadb.v1.OwnerRecord
-	(*ExtentRecord)(nil),      // 7: iomesh.metadb.v1.ExtentRecord
-	(*MemberRecord)(nil),      // 8: iomesh.metadb.v1.MemberRecord
-	(*AbsentRecord)(nil),      // 9: iomesh.metadb.v1.AbsentRecord
-	(*GrantRecord)(nil),       // 10: iomesh.metadb.v1.GrantRecord
-	(*SnapshotRecord)(nil),    // 11: iomesh.metadb.v1.SnapshotRecord
-	(*ReservationRecord)(nil), // 12: iomesh.metadb.v1.ReservationRecord
-	(*TombstoneRecord)(nil),   // 13: iomesh.metadb.v1.TombstoneRecord
-	nil,                       // 14: iomesh.metadb.v1.VolumeRecord.LabelsEntry
+	(*NodeRecord)(nil),        // 3: iomesh.metadb.v1.NodeRecord
+	(*DiskRecord)(nil),        // 4: iomesh.metadb.v1.DiskRecord
+	(*VolumeRecord)(nil),      // 5: iomesh.metadb.v1.VolumeRecord
+	(*NameRecord)(nil),        // 6: iomesh.metadb.v1.NameRecord
+	(*OwnerRecord)(nil),       // 7: iomesh.metadb.v1.OwnerRecord
+	(*ExtentRecord)(nil),      // 8: iomesh.metadb.v1.ExtentRecord
+	(*MemberRecord)(nil),      // 9: iomesh.metadb.v1.MemberRecord
+	(*AbsentRecord)(nil),      // 10: iomesh.metadb.v1.AbsentRecord
+	(*GrantRecord)(nil),       // 11: iomesh.metadb.v1.GrantRecord
+	(*SnapshotRecord)(nil),    // 12: iomesh.metadb.v1.SnapshotRecord
+	(*ReservationRecord)(nil), // 13: iomesh.metadb.v1.ReservationRecord
+	(*TombstoneRecord)(nil),   // 14: iomesh.metadb.v1.TombstoneRecord
+	nil,                       // 15: iomesh.metadb.v1.VolumeRecord.LabelsEntry
 }
 var file_records_proto_depIdxs = []int32{
-	14, // 0: iomesh.metadb.v1.VolumeRecord.labels:type_name -> iomesh.metadb.v1.VolumeRecord.LabelsEntry
-	8,  // 1: iomesh.metadb.v1.ExtentRecord.members:type_name -> iomesh.metadb.v1.MemberRecord
-	9,  // 2: iomesh.metadb.v1.ExtentRecord.absent:type_name -> iomesh.metadb.v1.AbsentRecord
+	15, // 0: iomesh.metadb.v1.VolumeRecord.labels:type_name -> iomesh.metadb.v1.VolumeRecord.LabelsEntry
+	9,  // 1: iomesh.metadb.v1.ExtentRecord.members:type_name -> iomesh.metadb.v1.MemberRecord
+	10, // 2: iomesh.metadb.v1.ExtentRecord.absent:type_name -> iomesh.metadb.v1.AbsentRecord
 	3,  // [3:3] is the sub-list for method output_type
 	3,  // [3:3] is the sub-list for method input_type
 	3,  // [3:3] is the sub-list for extension type_name
@@ -1351,7 +1408,7 @@ func file_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_records_proto_rawDesc), len(file_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

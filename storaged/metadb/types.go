@@ -36,7 +36,8 @@ const (
 
 func (m Mode) String() string { return name(uint8(m), "active", "maintenance") }
 
-// Chunk is a chunk server as it registered last. Written by the leader.
+// Chunk is a chunk server as it registered last. Written by the leader, and only when BootID changes: an owner record with a
+// lower revision was given to an earlier process, whose successor must wait for a new epoch.
 type Chunk struct {
 	ID             block.ChunkID
 	Node           string
@@ -48,8 +49,15 @@ type Chunk struct {
 	Feature        block.Feature // highest level the build knows
 	BootID         uint64        // random per process start
 	PID            int32
-	Mode           Mode
 	Revision       int64
+}
+
+// Node is what the administrator wants of a node. No record = active. Written by the leader.
+type Node struct {
+	Name     string
+	Mode     Mode
+	Since    time.Time // of Mode
+	Revision int64
 }
 
 // DiskState is what the leader decided about a disk. Whether it is attached now is in the chunks' reports.
@@ -221,6 +229,7 @@ type Grant struct {
 	CHAPSecret   string
 	MutualUser   string
 	MutualSecret string
+	Closing      bool // being withdrawn: gives no access any more; LoadVolume, ListGrants and WatchVolume leave it out
 	Revision     int64
 }
 

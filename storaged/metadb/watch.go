@@ -144,7 +144,7 @@ func (d *DB) readVolume(ctx context.Context, id block.VolumeID) (VolumeUpdate, e
 	if len(vols) == 0 {
 		return VolumeUpdate{Deleted: true, Revision: u.Revision}, nil
 	}
-	u.Volume, u.Grants = vols[0], grants
+	u.Volume, u.Grants = vols[0], open(grants)
 	if len(owners) > 0 {
 		u.Owner = owners[0]
 	}

@@ -188,6 +188,8 @@ type RegisterResponse struct {
 	Chunk         uint32                 `protobuf:"varint,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
 	EtcdEndpoints []string               `protobuf:"bytes,3,rep,name=etcd_endpoints,json=etcdEndpoints,proto3" json:"etcd_endpoints,omitempty"` // https://host:port
 	FeatureLevel  uint32                 `protobuf:"varint,4,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`   // level in use in the cluster
+	// Ownership records with a lower revision were given to an earlier process of this chunk: wait for a new epoch.
+	Revision      int64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -246,6 +248,13 @@ func (x *RegisterResponse) GetEtcdEndpoints() []string {
 func (x *RegisterResponse) GetFeatureLevel() uint32 {
 	if x != nil {
 		return x.FeatureLevel
+	}
+	return 0
+}
+
+func (x *RegisterResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
 	}
 	return 0
 }
@@ -1609,13 +1618,14 @@ const file_chunk_proto_rawDesc = "" +
 	"\rfeature_level\x18\b \x01(\rR\ffeatureLevel\x12\x10\n" +
 	"\x03pid\x18\t \x01(\x05R\x03pid\x12\x17\n" +
 	"\aboot_id\x18\n" +
-	" \x01(\x04R\x06bootId\"\x93\x01\n" +
+	" \x01(\x04R\x06bootId\"\xaf\x01\n" +
 	"\x10RegisterResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\rR\x05chunk\x12%\n" +
 	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\x12#\n" +
-	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\"\x85\x02\n" +
+	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\"\x85\x02\n" +
 	"\x10HeartbeatRequest\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\rR\x05chunk\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\x04R\x06bootId\x124\n" +
