@@ -1599,6 +1599,134 @@ func (x *ReadViewResponse) GetZeroBytes() uint64 {
 	return 0
 }
 
+type CreateReplicasRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	Lineage       string                 `protobuf:"bytes,2,opt,name=lineage,proto3" json:"lineage,omitempty"`
+	Epoch         uint32                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Replicas      []*ReplicaRef          `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`                              // extent and disk; volume_id may be empty
+	CloneOf       string                 `protobuf:"bytes,5,opt,name=clone_of,json=cloneOf,proto3" json:"clone_of,omitempty"`                 // origin volume; its replicas of the same extents are on the same disks
+	CloneView     uint32                 `protobuf:"varint,6,opt,name=clone_view,json=cloneView,proto3" json:"clone_view,omitempty"`          // frozen view of the origin
+	CloneExtents  uint32                 `protobuf:"varint,7,opt,name=clone_extents,json=cloneExtents,proto3" json:"clone_extents,omitempty"` // extents with an index below are clones, others are empty
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateReplicasRequest) Reset() {
+	*x = CreateReplicasRequest{}
+	mi := &file_chunk_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateReplicasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateReplicasRequest) ProtoMessage() {}
+
+func (x *CreateReplicasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateReplicasRequest.ProtoReflect.Descriptor instead.
+func (*CreateReplicasRequest) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *CreateReplicasRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *CreateReplicasRequest) GetLineage() string {
+	if x != nil {
+		return x.Lineage
+	}
+	return ""
+}
+
+func (x *CreateReplicasRequest) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *CreateReplicasRequest) GetReplicas() []*ReplicaRef {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *CreateReplicasRequest) GetCloneOf() string {
+	if x != nil {
+		return x.CloneOf
+	}
+	return ""
+}
+
+func (x *CreateReplicasRequest) GetCloneView() uint32 {
+	if x != nil {
+		return x.CloneView
+	}
+	return 0
+}
+
+func (x *CreateReplicasRequest) GetCloneExtents() uint32 {
+	if x != nil {
+		return x.CloneExtents
+	}
+	return 0
+}
+
+type CreateReplicasResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateReplicasResponse) Reset() {
+	*x = CreateReplicasResponse{}
+	mi := &file_chunk_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateReplicasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateReplicasResponse) ProtoMessage() {}
+
+func (x *CreateReplicasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateReplicasResponse.ProtoReflect.Descriptor instead.
+func (*CreateReplicasResponse) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{29}
+}
+
 var File_chunk_proto protoreflect.FileDescriptor
 
 const file_chunk_proto_rawDesc = "" +
@@ -1716,11 +1844,21 @@ const file_chunk_proto_rawDesc = "" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x12\n" +
 	"\x04zero\x18\x03 \x01(\bR\x04zero\x12\x1d\n" +
 	"\n" +
-	"zero_bytes\x18\x04 \x01(\x04R\tzeroBytes2\xc1\x01\n" +
+	"zero_bytes\x18\x04 \x01(\x04R\tzeroBytes\"\xff\x01\n" +
+	"\x15CreateReplicasRequest\x12\x1b\n" +
+	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x18\n" +
+	"\alineage\x18\x02 \x01(\tR\alineage\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\rR\x05epoch\x12:\n" +
+	"\breplicas\x18\x04 \x03(\v2\x1e.iomesh.storaged.v1.ReplicaRefR\breplicas\x12\x19\n" +
+	"\bclone_of\x18\x05 \x01(\tR\acloneOf\x12\x1d\n" +
+	"\n" +
+	"clone_view\x18\x06 \x01(\rR\tcloneView\x12#\n" +
+	"\rclone_extents\x18\a \x01(\rR\fcloneExtents\"\x18\n" +
+	"\x16CreateReplicasResponse2\xc1\x01\n" +
 	"\n" +
 	"Membership\x12U\n" +
 	"\bRegister\x12#.iomesh.storaged.v1.RegisterRequest\x1a$.iomesh.storaged.v1.RegisterResponse\x12\\\n" +
-	"\tHeartbeat\x12$.iomesh.storaged.v1.HeartbeatRequest\x1a%.iomesh.storaged.v1.HeartbeatResponse(\x010\x012\xc7\a\n" +
+	"\tHeartbeat\x12$.iomesh.storaged.v1.HeartbeatRequest\x1a%.iomesh.storaged.v1.HeartbeatResponse(\x010\x012\xb0\b\n" +
 	"\fChunkControl\x12_\n" +
 	"\bSnapshot\x12(.iomesh.storaged.v1.ChunkSnapshotRequest\x1a).iomesh.storaged.v1.ChunkSnapshotResponse\x12d\n" +
 	"\rCloseSessions\x12(.iomesh.storaged.v1.CloseSessionsRequest\x1a).iomesh.storaged.v1.CloseSessionsResponse\x12a\n" +
@@ -1728,6 +1866,7 @@ const file_chunk_proto_rawDesc = "" +
 	"\tAddMember\x12$.iomesh.storaged.v1.AddMemberRequest\x1a%.iomesh.storaged.v1.AddMemberResponse\x12a\n" +
 	"\fRemoveMember\x12'.iomesh.storaged.v1.RemoveMemberRequest\x1a(.iomesh.storaged.v1.RemoveMemberResponse\x12O\n" +
 	"\x06Resize\x12!.iomesh.storaged.v1.ResizeRequest\x1a\".iomesh.storaged.v1.ResizeResponse\x12g\n" +
+	"\x0eCreateReplicas\x12).iomesh.storaged.v1.CreateReplicasRequest\x1a*.iomesh.storaged.v1.CreateReplicasResponse\x12g\n" +
 	"\x0eDeleteReplicas\x12).iomesh.storaged.v1.DeleteReplicasRequest\x1a*.iomesh.storaged.v1.DeleteReplicasResponse\x12a\n" +
 	"\fSetSnapshots\x12'.iomesh.storaged.v1.SetSnapshotsRequest\x1a(.iomesh.storaged.v1.SetSnapshotsResponse\x12Z\n" +
 	"\fListReplicas\x12'.iomesh.storaged.v1.ListReplicasRequest\x1a\x1f.iomesh.storaged.v1.ReplicaInfo0\x01\x12W\n" +
@@ -1745,7 +1884,7 @@ func file_chunk_proto_rawDescGZIP() []byte {
 	return file_chunk_proto_rawDescData
 }
 
-var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_chunk_proto_goTypes = []any{
 	(*NotLeader)(nil),              // 0: iomesh.storaged.v1.NotLeader
 	(*RegisterRequest)(nil),        // 1: iomesh.storaged.v1.RegisterRequest
@@ -1775,44 +1914,49 @@ var file_chunk_proto_goTypes = []any{
 	(*ReplicaInfo)(nil),            // 25: iomesh.storaged.v1.ReplicaInfo
 	(*ReadViewRequest)(nil),        // 26: iomesh.storaged.v1.ReadViewRequest
 	(*ReadViewResponse)(nil),       // 27: iomesh.storaged.v1.ReadViewResponse
-	(*Disk)(nil),                   // 28: iomesh.storaged.v1.Disk
-	(*VolumeStatus)(nil),           // 29: iomesh.storaged.v1.VolumeStatus
+	(*CreateReplicasRequest)(nil),  // 28: iomesh.storaged.v1.CreateReplicasRequest
+	(*CreateReplicasResponse)(nil), // 29: iomesh.storaged.v1.CreateReplicasResponse
+	(*Disk)(nil),                   // 30: iomesh.storaged.v1.Disk
+	(*VolumeStatus)(nil),           // 31: iomesh.storaged.v1.VolumeStatus
 }
 var file_chunk_proto_depIdxs = []int32{
 	5,  // 0: iomesh.storaged.v1.HeartbeatRequest.disks:type_name -> iomesh.storaged.v1.DiskReport
 	6,  // 1: iomesh.storaged.v1.HeartbeatRequest.volumes:type_name -> iomesh.storaged.v1.VolumeReport
-	28, // 2: iomesh.storaged.v1.DiskReport.disk:type_name -> iomesh.storaged.v1.Disk
-	29, // 3: iomesh.storaged.v1.VolumeReport.status:type_name -> iomesh.storaged.v1.VolumeStatus
+	30, // 2: iomesh.storaged.v1.DiskReport.disk:type_name -> iomesh.storaged.v1.Disk
+	31, // 3: iomesh.storaged.v1.VolumeReport.status:type_name -> iomesh.storaged.v1.VolumeStatus
 	19, // 4: iomesh.storaged.v1.DeleteReplicasRequest.replicas:type_name -> iomesh.storaged.v1.ReplicaRef
-	1,  // 5: iomesh.storaged.v1.Membership.Register:input_type -> iomesh.storaged.v1.RegisterRequest
-	3,  // 6: iomesh.storaged.v1.Membership.Heartbeat:input_type -> iomesh.storaged.v1.HeartbeatRequest
-	7,  // 7: iomesh.storaged.v1.ChunkControl.Snapshot:input_type -> iomesh.storaged.v1.ChunkSnapshotRequest
-	9,  // 8: iomesh.storaged.v1.ChunkControl.CloseSessions:input_type -> iomesh.storaged.v1.CloseSessionsRequest
-	11, // 9: iomesh.storaged.v1.ChunkControl.ReleaseOwner:input_type -> iomesh.storaged.v1.ReleaseOwnerRequest
-	13, // 10: iomesh.storaged.v1.ChunkControl.AddMember:input_type -> iomesh.storaged.v1.AddMemberRequest
-	15, // 11: iomesh.storaged.v1.ChunkControl.RemoveMember:input_type -> iomesh.storaged.v1.RemoveMemberRequest
-	17, // 12: iomesh.storaged.v1.ChunkControl.Resize:input_type -> iomesh.storaged.v1.ResizeRequest
-	20, // 13: iomesh.storaged.v1.ChunkControl.DeleteReplicas:input_type -> iomesh.storaged.v1.DeleteReplicasRequest
-	22, // 14: iomesh.storaged.v1.ChunkControl.SetSnapshots:input_type -> iomesh.storaged.v1.SetSnapshotsRequest
-	24, // 15: iomesh.storaged.v1.ChunkControl.ListReplicas:input_type -> iomesh.storaged.v1.ListReplicasRequest
-	26, // 16: iomesh.storaged.v1.ChunkControl.ReadView:input_type -> iomesh.storaged.v1.ReadViewRequest
-	2,  // 17: iomesh.storaged.v1.Membership.Register:output_type -> iomesh.storaged.v1.RegisterResponse
-	4,  // 18: iomesh.storaged.v1.Membership.Heartbeat:output_type -> iomesh.storaged.v1.HeartbeatResponse
-	8,  // 19: iomesh.storaged.v1.ChunkControl.Snapshot:output_type -> iomesh.storaged.v1.ChunkSnapshotResponse
-	10, // 20: iomesh.storaged.v1.ChunkControl.CloseSessions:output_type -> iomesh.storaged.v1.CloseSessionsResponse
-	12, // 21: iomesh.storaged.v1.ChunkControl.ReleaseOwner:output_type -> iomesh.storaged.v1.ReleaseOwnerResponse
-	14, // 22: iomesh.storaged.v1.ChunkControl.AddMember:output_type -> iomesh.storaged.v1.AddMemberResponse
-	16, // 23: iomesh.storaged.v1.ChunkControl.RemoveMember:output_type -> iomesh.storaged.v1.RemoveMemberResponse
-	18, // 24: iomesh.storaged.v1.ChunkControl.Resize:output_type -> iomesh.storaged.v1.ResizeResponse
-	21, // 25: iomesh.storaged.v1.ChunkControl.DeleteReplicas:output_type -> iomesh.storaged.v1.DeleteReplicasResponse
-	23, // 26: iomesh.storaged.v1.ChunkControl.SetSnapshots:output_type -> iomesh.storaged.v1.SetSnapshotsResponse
-	25, // 27: iomesh.storaged.v1.ChunkControl.ListReplicas:output_type -> iomesh.storaged.v1.ReplicaInfo
-	27, // 28: iomesh.storaged.v1.ChunkControl.ReadView:output_type -> iomesh.storaged.v1.ReadViewResponse
-	17, // [17:29] is the sub-list for method output_type
-	5,  // [5:17] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	19, // 5: iomesh.storaged.v1.CreateReplicasRequest.replicas:type_name -> iomesh.storaged.v1.ReplicaRef
+	1,  // 6: iomesh.storaged.v1.Membership.Register:input_type -> iomesh.storaged.v1.RegisterRequest
+	3,  // 7: iomesh.storaged.v1.Membership.Heartbeat:input_type -> iomesh.storaged.v1.HeartbeatRequest
+	7,  // 8: iomesh.storaged.v1.ChunkControl.Snapshot:input_type -> iomesh.storaged.v1.ChunkSnapshotRequest
+	9,  // 9: iomesh.storaged.v1.ChunkControl.CloseSessions:input_type -> iomesh.storaged.v1.CloseSessionsRequest
+	11, // 10: iomesh.storaged.v1.ChunkControl.ReleaseOwner:input_type -> iomesh.storaged.v1.ReleaseOwnerRequest
+	13, // 11: iomesh.storaged.v1.ChunkControl.AddMember:input_type -> iomesh.storaged.v1.AddMemberRequest
+	15, // 12: iomesh.storaged.v1.ChunkControl.RemoveMember:input_type -> iomesh.storaged.v1.RemoveMemberRequest
+	17, // 13: iomesh.storaged.v1.ChunkControl.Resize:input_type -> iomesh.storaged.v1.ResizeRequest
+	28, // 14: iomesh.storaged.v1.ChunkControl.CreateReplicas:input_type -> iomesh.storaged.v1.CreateReplicasRequest
+	20, // 15: iomesh.storaged.v1.ChunkControl.DeleteReplicas:input_type -> iomesh.storaged.v1.DeleteReplicasRequest
+	22, // 16: iomesh.storaged.v1.ChunkControl.SetSnapshots:input_type -> iomesh.storaged.v1.SetSnapshotsRequest
+	24, // 17: iomesh.storaged.v1.ChunkControl.ListReplicas:input_type -> iomesh.storaged.v1.ListReplicasRequest
+	26, // 18: iomesh.storaged.v1.ChunkControl.ReadView:input_type -> iomesh.storaged.v1.ReadViewRequest
+	2,  // 19: iomesh.storaged.v1.Membership.Register:output_type -> iomesh.storaged.v1.RegisterResponse
+	4,  // 20: iomesh.storaged.v1.Membership.Heartbeat:output_type -> iomesh.storaged.v1.HeartbeatResponse
+	8,  // 21: iomesh.storaged.v1.ChunkControl.Snapshot:output_type -> iomesh.storaged.v1.ChunkSnapshotResponse
+	10, // 22: iomesh.storaged.v1.ChunkControl.CloseSessions:output_type -> iomesh.storaged.v1.CloseSessionsResponse
+	12, // 23: iomesh.storaged.v1.ChunkControl.ReleaseOwner:output_type -> iomesh.storaged.v1.ReleaseOwnerResponse
+	14, // 24: iomesh.storaged.v1.ChunkControl.AddMember:output_type -> iomesh.storaged.v1.AddMemberResponse
+	16, // 25: iomesh.storaged.v1.ChunkControl.RemoveMember:output_type -> iomesh.storaged.v1.RemoveMemberResponse
+	18, // 26: iomesh.storaged.v1.ChunkControl.Resize:output_type -> iomesh.storaged.v1.ResizeResponse
+	29, // 27: iomesh.storaged.v1.ChunkControl.CreateReplicas:output_type -> iomesh.storaged.v1.CreateReplicasResponse
+	21, // 28: iomesh.storaged.v1.ChunkControl.DeleteReplicas:output_type -> iomesh.storaged.v1.DeleteReplicasResponse
+	23, // 29: iomesh.storaged.v1.ChunkControl.SetSnapshots:output_type -> iomesh.storaged.v1.SetSnapshotsResponse
+	25, // 30: iomesh.storaged.v1.ChunkControl.ListReplicas:output_type -> iomesh.storaged.v1.ReplicaInfo
+	27, // 31: iomesh.storaged.v1.ChunkControl.ReadView:output_type -> iomesh.storaged.v1.ReadViewResponse
+	19, // [19:32] is the sub-list for method output_type
+	6,  // [6:19] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_chunk_proto_init() }
@@ -1828,7 +1972,7 @@ func file_chunk_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chunk_proto_rawDesc), len(file_chunk_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -170,6 +170,7 @@ const (
 	ChunkControl_AddMember_FullMethodName      = "/iomesh.storaged.v1.ChunkControl/AddMember"
 	ChunkControl_RemoveMember_FullMethodName   = "/iomesh.storaged.v1.ChunkControl/RemoveMember"
 	ChunkControl_Resize_FullMethodName         = "/iomesh.storaged.v1.ChunkControl/Resize"
+	ChunkControl_CreateReplicas_FullMethodName = "/iomesh.storaged.v1.ChunkControl/CreateReplicas"
 	ChunkControl_DeleteReplicas_FullMethodName = "/iomesh.storaged.v1.ChunkControl/DeleteReplicas"
 	ChunkControl_SetSnapshots_FullMethodName   = "/iomesh.storaged.v1.ChunkControl/SetSnapshots"
 	ChunkControl_ListReplicas_FullMethodName   = "/iomesh.storaged.v1.ChunkControl/ListReplicas"
@@ -195,6 +196,10 @@ type ChunkControlClient interface {
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
 	// Resize tells the owner of the volume's new size, after its extents are recorded.
 	Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error)
+	// CreateReplicas makes empty replicas, or clones, of a volume in state Creating (or of new extents before an expansion is
+	// recorded). The leader calls it on each member's chunk before the volume becomes Ready; a replica is never created by being
+	// missing. Idempotent; returns when durable.
+	CreateReplicas(ctx context.Context, in *CreateReplicasRequest, opts ...grpc.CallOption) (*CreateReplicasResponse, error)
 	// DeleteReplicas removes the replicas of deleted volumes (tombstones), or replicas that no set names any more.
 	DeleteReplicas(ctx context.Context, in *DeleteReplicasRequest, opts ...grpc.CallOption) (*DeleteReplicasResponse, error)
 	// SetSnapshots tells every chunk which snapshots of a volume still exist, so that space of the others is freed.
@@ -267,6 +272,16 @@ func (c *chunkControlClient) Resize(ctx context.Context, in *ResizeRequest, opts
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ResizeResponse)
 	err := c.cc.Invoke(ctx, ChunkControl_Resize_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *chunkControlClient) CreateReplicas(ctx context.Context, in *CreateReplicasRequest, opts ...grpc.CallOption) (*CreateReplicasResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateReplicasResponse)
+	err := c.cc.Invoke(ctx, ChunkControl_CreateReplicas_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -350,6 +365,10 @@ type ChunkControlServer interface {
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
 	// Resize tells the owner of the volume's new size, after its extents are recorded.
 	Resize(context.Context, *ResizeRequest) (*ResizeResponse, error)
+	// CreateReplicas makes empty replicas, or clones, of a volume in state Creating (or of new extents before an expansion is
+	// recorded). The leader calls it on each member's chunk before the volume becomes Ready; a replica is never created by being
+	// missing. Idempotent; returns when durable.
+	CreateReplicas(context.Context, *CreateReplicasRequest) (*CreateReplicasResponse, error)
 	// DeleteReplicas removes the replicas of deleted volumes (tombstones), or replicas that no set names any more.
 	DeleteReplicas(context.Context, *DeleteReplicasRequest) (*DeleteReplicasResponse, error)
 	// SetSnapshots tells every chunk which snapshots of a volume still exist, so that space of the others is freed.
@@ -385,6 +404,9 @@ func (UnimplementedChunkControlServer) RemoveMember(context.Context, *RemoveMemb
 }
 func (UnimplementedChunkControlServer) Resize(context.Context, *ResizeRequest) (*ResizeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resize not implemented")
+}
+func (UnimplementedChunkControlServer) CreateReplicas(context.Context, *CreateReplicasRequest) (*CreateReplicasResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateReplicas not implemented")
 }
 func (UnimplementedChunkControlServer) DeleteReplicas(context.Context, *DeleteReplicasRequest) (*DeleteReplicasResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteReplicas not implemented")
@@ -527,6 +549,24 @@ func _ChunkControl_Resize_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ChunkControl_CreateReplicas_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateReplicasRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChunkControlServer).CreateReplicas(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChunkControl_CreateReplicas_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChunkControlServer).CreateReplicas(ctx, req.(*CreateReplicasRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ChunkControl_DeleteReplicas_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteReplicasRequest)
 	if err := dec(in); err != nil {
@@ -615,6 +655,10 @@ var ChunkControl_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Resize",
 			Handler:    _ChunkControl_Resize_Handler,
+		},
+		{
+			MethodName: "CreateReplicas",
+			Handler:    _ChunkControl_CreateReplicas_Handler,
 		},
 		{
 			MethodName: "DeleteReplicas",
