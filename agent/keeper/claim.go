@@ -8,9 +8,9 @@ import (
 	"strings"
 
 	"github.com/iomesh/iomesh/agent/blockdev"
-	"github.com/iomesh/iomesh/agent/diskdir"
 	"github.com/iomesh/iomesh/agent/signature"
 	"github.com/iomesh/iomesh/api/v1alpha1"
+	"github.com/iomesh/iomesh/internal/diskdir"
 )
 
 // claim carries out in.Wish. r is nil or Preparing or Prepared.
@@ -149,7 +149,7 @@ func (k *Keeper) use(in Input, r *record) (Result, error) {
 	status, reported := k.usage(&res, in.Name)
 	changed := r.Claim != *in.Wish || r.ObjectUID != in.ObjectUID
 	r.Claim, r.ObjectUID = *in.Wish, in.ObjectUID
-	if reported && status.DiskID != "" && (r.Format || r.DiskID != status.DiskID) && status.State != diskdir.StateDetached {
+	if reported && status.DiskID != "" && (r.Format || r.DiskID != status.DiskID) && status.State != diskdir.StateRefused {
 		r.Format, r.DiskID, changed = false, status.DiskID, true
 		res.DiskID = r.DiskID
 	}
@@ -169,21 +169,30 @@ func (k *Keeper) use(in Input, r *record) (Result, error) {
 	if got := id.Fingerprint(); got != r.Claim.Fingerprint {
 		return res, refuse("the device has another size or identity (%s) than when it was claimed; its entry is left as it was", describe(in.Device))
 	}
+	return res, k.putEntry(in, r)
+}
+
+// putEntry writes the chunk's entry of a device if it is not there as it should be.
+func (k *Keeper) putEntry(in Input, r *record) error {
+	id := in.Device.Identity()
+	want := diskdir.Entry{
+		Name: in.Name, Device: in.Device.Path, MountType: string(r.Claim.MountType), SizeBytes: id.SizeBytes,
+		Identity: diskdir.Identity{Serial: id.Serial, WWN: id.WWN, Model: id.Model},
+		Format:   r.Format, ClusterID: r.Claim.ClusterRef.ClusterID, DiskID: r.DiskID,
+	}
+	// Files that are no entries are somebody else's problem, and the chunk's to report.
+	have, _ := diskdir.Entries(k.opts.DiskDir)
+	if slices.Contains(have, want) {
+		return nil
+	}
 	if err := k.step("put entry"); err != nil {
-		return res, err
+		return err
 	}
-	wrote, err := k.opts.Disks.Put(diskdir.Entry{
-		Name: in.Name, Device: in.Device.Path, MountType: string(r.Claim.MountType), SizeBytes: in.Device.SizeBytes,
-		Identity: diskdir.Identity{Serial: id.Serial, WWN: id.WWN, BackingFile: id.BackingFile},
-		Format:   r.Format, ClusterID: r.Claim.ClusterRef.ClusterID,
-	})
-	if err != nil {
-		return res, err
+	if err := diskdir.WriteEntry(k.opts.DiskDir, want); err != nil {
+		return err
 	}
-	if wrote {
-		k.opts.Log.Info("disk entry written", "device", in.Name, "path", in.Device.Path, "mountType", r.Claim.MountType, "format", r.Format)
-	}
-	return res, nil
+	k.opts.Log.Info("disk entry written", "device", in.Name, "path", want.Device, "mountType", want.MountType, "format", want.Format)
+	return nil
 }
 
 // open opens a device exclusively and reads its identity again: only then nobody else can have it and its name cannot mean another disk.

@@ -7,10 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"time"
 
 	"github.com/iomesh/iomesh/agent/blockdev"
-	"github.com/iomesh/iomesh/agent/diskdir"
 	"github.com/iomesh/iomesh/api/v1alpha1"
+	"github.com/iomesh/iomesh/internal/diskdir"
 )
 
 // Disk is a device open exclusively.
@@ -33,9 +34,10 @@ type Devices interface {
 
 // Options of a Keeper.
 type Options struct {
-	StateDir string      // records are in StateDir/claims
-	Disks    diskdir.Dir // the chunk's disk directory
+	StateDir string // records are in StateDir/claims
+	DiskDir  string // the chunk's disk directory
 	Devices  Devices
+	Now      func() time.Time
 	Log      *slog.Logger
 	// BeforeStep is called before each step that changes something; an error ends the round there, as a kill would. Tests use it; nil otherwise.
 	BeforeStep func(step string) error
@@ -151,7 +153,7 @@ func (k *Keeper) reconcile(ctx context.Context, in Input, r *record) (Result, er
 
 // usage reads the chunk's status file into a result.
 func (k *Keeper) usage(res *Result, name string) (diskdir.Status, bool) {
-	s, err := k.opts.Disks.Status(name)
+	s, err := diskdir.ReadStatus(k.opts.DiskDir, name)
 	if err != nil {
 		res.Health = v1alpha1.DeviceHealthUnknown
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -159,16 +161,16 @@ func (k *Keeper) usage(res *Result, name string) (diskdir.Status, bool) {
 		}
 		return s, false
 	}
-	res.Usage = &v1alpha1.DeviceUsage{State: s.State, Message: s.Message, SizeBytes: int64(s.SizeBytes), UsedBytes: int64(s.UsedBytes)}
+	res.Usage = &v1alpha1.DeviceUsage{State: s.State, Message: s.Message, SizeBytes: s.SizeBytes, UsedBytes: s.UsedBytes}
 	switch s.State {
-	case "Active", "Draining", "Drained":
+	case diskdir.StateActive:
 		res.Health = v1alpha1.DeviceHealthy
-	case "Failed":
+	case diskdir.StateFailed:
 		res.Health = v1alpha1.DeviceFailing
 	default:
 		res.Health = v1alpha1.DeviceHealthUnknown
 	}
-	if s.State != "Active" && s.Message != "" {
+	if s.State != diskdir.StateActive && s.Message != "" {
 		res.Message = s.Message
 	}
 	return s, true

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/iomesh/iomesh/agent/diskdir"
 	"github.com/iomesh/iomesh/agent/signature"
 	"github.com/iomesh/iomesh/api/v1alpha1"
 )
@@ -76,7 +75,7 @@ func (k *Keeper) save(r *record) error {
 	if err != nil {
 		return fmt.Errorf("encode claim record: %w", err)
 	}
-	if err := diskdir.WriteFile(k.recordPath(r.Name), append(b, '\n')); err != nil {
+	if err := replace(k.recordPath(r.Name), append(b, '\n')); err != nil {
 		return fmt.Errorf("write claim record: %w", err)
 	}
 	return nil
@@ -108,4 +107,31 @@ func (k *Keeper) Known() ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// replace replaces a file durably: temporary file, sync, rename, sync of the directory.
+func replace(path string, content []byte) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // gone already after the rename
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }

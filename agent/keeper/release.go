@@ -5,32 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
 
-	"github.com/iomesh/iomesh/agent/diskdir"
 	"github.com/iomesh/iomesh/agent/signature"
 	"github.com/iomesh/iomesh/api/v1alpha1"
+	"github.com/iomesh/iomesh/internal/diskdir"
 )
 
 // release takes a Releasing device back. done means that r is Erased or Retained now.
 func (k *Keeper) release(ctx context.Context, in Input, r *record) (res Result, done bool, err error) {
 	res = Result{ClaimState: v1alpha1.Released, Claim: &r.Claim, DiskID: r.DiskID}
-	if err := k.step("remove entry"); err != nil {
-		return res, false, err
-	}
-	if err := k.opts.Disks.Remove(in.Name); err != nil {
-		return res, false, err
-	}
 	if r.HandedOver && in.Device != nil {
-		status, err := k.opts.Disks.Status(in.Name)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			// The chunk never had it, or its status was removed in an earlier round. Opening it exclusively proves it.
-		case err != nil:
+		if err := k.awaitChunk(in, r, &res); err != nil {
 			return res, false, err
-		case status.State != diskdir.StateDetached:
-			k.usage(&res, in.Name)
-			return res, false, refuse("waiting for the chunk to let go of the disk (it is %s)%s", status.State, suffix(status.Message))
 		}
+	} else if err := k.removeEntry(in.Name); err != nil {
+		return res, false, err
 	}
 	r.Phase = erased
 	switch {
@@ -47,7 +39,7 @@ func (k *Keeper) release(ctx context.Context, in Input, r *record) (res Result, 
 	if err := k.step("remove status"); err != nil {
 		return res, false, err
 	}
-	if err := k.opts.Disks.RemoveStatus(in.Name); err != nil {
+	if err := diskdir.RemoveStatus(k.opts.DiskDir, in.Name); err != nil {
 		return res, false, err
 	}
 	if err := k.save(r); err != nil {
@@ -57,11 +49,47 @@ func (k *Keeper) release(ctx context.Context, in Input, r *record) (res Result, 
 	return res, true, nil
 }
 
-func suffix(message string) string {
-	if message == "" {
-		return ""
+func (k *Keeper) removeEntry(name string) error {
+	if _, err := os.Lstat(filepath.Join(k.opts.DiskDir, name+".json")); errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return ": " + message
+	if err := k.step("remove entry"); err != nil {
+		return err
+	}
+	return diskdir.RemoveEntry(k.opts.DiskDir, name)
+}
+
+// statusFresh is how old the status of a living chunk can be: it is written at least each 30 seconds.
+const statusFresh = 2 * time.Minute
+
+// awaitChunk takes the entry away and returns nil once the chunk has let go of the device.
+func (k *Keeper) awaitChunk(in Input, r *record, res *Result) error {
+	status, err := diskdir.ReadStatus(k.opts.DiskDir, in.Name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	known := err == nil
+	silent := k.opts.Now().Sub(status.Time) > statusFresh
+	if known && silent && status.State == diskdir.StateActive && status.Replicas > 0 {
+		// Its chunk is down. Without an entry it would not open the disk when it comes back, and could not tell whether a volume needs it.
+		k.usage(res, in.Name)
+		if err := k.putEntry(in, r); err != nil {
+			return err
+		}
+		return refuse("the disk held %d replicas when its chunk was last heard of at %s; waiting for the chunk", status.Replicas, status.Time.UTC().Format(time.RFC3339))
+	}
+	if err := k.removeEntry(in.Name); err != nil {
+		return err
+	}
+	if !known || silent || status.State == diskdir.StateReleased || status.State == diskdir.StateRefused {
+		return nil // that nobody has it open is proved by opening it exclusively
+	}
+	k.usage(res, in.Name)
+	text := "waiting for the chunk to let go of the disk"
+	if status.Message != "" {
+		text += ": " + status.Message
+	}
+	return refusal{text}
 }
 
 // eraseOwn removes the superblocks of the cluster that had the device, and nothing else.

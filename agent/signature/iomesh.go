@@ -11,5 +11,14 @@ func probeIOMesh(im *image) []Found {
 	if sb == nil || string(sb[:len(iomeshMagic)]) != iomeshMagic {
 		return nil
 	}
-	return []Found{{Kind: KindIOMesh, Usage: Storage, Magic: hex.EncodeToString([]byte(iomeshMagic))}}
+	return []Found{{Kind: KindIOMesh, Usage: Storage, Magic: hex.EncodeToString([]byte(iomeshMagic)), UUID: uuid(sb[16:32]), DiskID: uuid(sb[32:48])}}
+}
+
+// Superblock returns a superblock as [Probe] recognises it, for tests of others.
+func Superblock(cluster, disk [16]byte) []byte {
+	b := make([]byte, 4096)
+	copy(b, iomeshMagic)
+	copy(b[16:], cluster[:])
+	copy(b[32:], disk[:])
+	return b
 }

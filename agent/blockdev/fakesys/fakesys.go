@@ -140,7 +140,9 @@ func (b *builder) device(name, path string) error {
 	return os.Symlink(real, link)
 }
 
-func (b *builder) attr(name, content string) error { return b.write(filepath.Join(b.sysDir, name), content) }
+func (b *builder) attr(name, content string) error {
+	return b.write(filepath.Join(b.sysDir, name), content)
+}
 
 func parseSize(s string) (int64, error) {
 	for _, u := range []struct {
