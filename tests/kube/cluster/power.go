@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -124,12 +125,15 @@ func (c *Cluster) CutAPI(ctx context.Context, nodeName string) error {
 	return c.locked(ctx, nodeName, func(n *node) error { return n.setCutAPI(ctx, "add") })
 }
 
+// notCut is what nft says of an element that is not in its set.
+var notCut = regexp.MustCompile("No such file or directory|does not exist")
+
 // HealAPI undoes CutAPI.
 func (c *Cluster) HealAPI(ctx context.Context, nodeName string) error {
 	return c.locked(ctx, nodeName, func(n *node) error {
 		err := n.setCutAPI(ctx, "delete")
 		var failed *command.Error
-		if errors.As(err, &failed) && strings.Contains(failed.Stderr, "No such file or directory") {
+		if errors.As(err, &failed) && notCut.MatchString(failed.Stderr) {
 			return nil // was not cut
 		}
 		return err
@@ -178,9 +182,11 @@ const offMax = time.Minute
 func (n *node) powerOff(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, offMax, fmt.Errorf("not done within %s", offMax))
 	defer cancel()
-	// The cable first: a machine that loses power sends no FIN and no RST.
-	if netns.Exists(n.network()) && netns.Exists(n.c.Network()) {
-		err := command.Run(ctx, "ip", "-n", n.c.Network(), "link", "set", n.link(), "down")
+	// The cable first: a machine that loses power sends no FIN and no RST. It is
+	// removed, not switched off, because the kernel keeps the node's namespace
+	// and its end of the cable as long as it still tries to close a connection.
+	if netns.Exists(n.c.Network()) {
+		err := command.Run(ctx, "ip", "-n", n.c.Network(), "link", "delete", n.link())
 		var failed *command.Error
 		if err != nil && !(errors.As(err, &failed) && strings.Contains(failed.Stderr, "Cannot find device")) {
 			return fmt.Errorf("power off node %s: %w", n.Name, err)

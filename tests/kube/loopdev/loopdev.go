@@ -121,37 +121,46 @@ func Select(devices []Device, own func(Device) bool) []Device {
 }
 
 // Detach detaches the devices and returns when each is free. A device that
-// is still in use detaches itself with its last user, for which this waits.
+// is still in use, by another of them or by somebody else, detaches itself
+// with its last user, for which this waits.
 func Detach(ctx context.Context, devices []Device) error {
-	for _, d := range devices {
-		if err := detach(ctx, d); err != nil {
-			return fmt.Errorf("detach %s: %w", d.Path, err)
-		}
-	}
-	return nil
-}
-
-func detach(ctx context.Context, d Device) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		now, err := status(d.Path)
-		if errors.Is(err, unix.ENXIO) || errors.Is(err, os.ErrNotExist) {
+		// All in each round: one may be the last user of another.
+		var busy []string
+		for _, d := range devices {
+			free, err := detach(d)
+			if err != nil {
+				return fmt.Errorf("detach %s: %w", d.Path, err)
+			}
+			if !free {
+				busy = append(busy, d.Path)
+			}
+		}
+		if len(busy) == 0 {
 			return nil
-		}
-		// Other errors come from the backing file's server, which may be dead.
-		if err == nil && d.Known && (FileID{now.Device, now.Inode}) != d.Backing {
-			return nil // freed and taken by somebody else meanwhile
-		}
-		if err := clear(d.Path); err != nil {
-			return err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("still in use: %w", context.Cause(ctx))
+			return fmt.Errorf("detach %s: still in use: %w", strings.Join(busy, ", "), context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
+}
+
+// detach asks for a device to be detached and reports whether it is free, or
+// was freed and taken by somebody else meanwhile.
+func detach(d Device) (bool, error) {
+	now, err := status(d.Path)
+	if errors.Is(err, unix.ENXIO) || errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	// Other errors come from the backing file's server, which may be dead.
+	if err == nil && d.Known && (FileID{now.Device, now.Inode}) != d.Backing {
+		return true, nil
+	}
+	return false, clear(d.Path)
 }
 
 func clear(path string) error {
