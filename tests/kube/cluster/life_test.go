@@ -252,7 +252,9 @@ func TestClusterLife(t *testing.T) {
 			}
 			return err
 		})
-		must(t, dial("n4", strings.ReplaceAll(podIP, ":", "")+"/8080"))
+		// Not the address from before: the pod got a new one when n2 booted.
+		podIP := kubectl(t, c, "", "get", "pod", "web", "-o", "jsonpath={.status.podIP}")
+		must(t, dial("n4", podIP+"/8080"))
 	})
 
 	t.Run("down without purge, up resumes", func(t *testing.T) {
