@@ -89,6 +89,19 @@ func (p *Policy) Evaluate(d *blockdev.Device, all []*blockdev.Device) []v1alpha1
 	return rs
 }
 
+// Blocking returns those reasons that no claim overrides: somebody uses the device, or it must not be used. The others are about what is on
+// it, which a claim may allow to erase, or about taste.
+func Blocking(all []v1alpha1.Reason) []v1alpha1.Reason {
+	var out []v1alpha1.Reason
+	for _, r := range all {
+		switch r.Code {
+		case SystemDisk, OwnVolume, Mounted, InUse, Unreadable, NotListed, NoIdentity, DuplicateIdentity, ReadOnly, UnsuitableType, BlockSize:
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 type reasons []v1alpha1.Reason
 
 // reasonsMax is the bound of status.reasons.
@@ -114,6 +127,16 @@ func (p *Policy) use(rs *reasons, d *blockdev.Device) {
 	}
 	if len(d.Holders) > 0 {
 		rs.add(InUse, "in use by %s", strings.Join(d.Holders, ", "))
+	}
+	for _, part := range d.Partitions {
+		switch {
+		case len(part.Mounts) > 0:
+			rs.add(InUse, "its partition %s is mounted at %s", part.KernelName, part.Mounts[0].Path)
+		case len(part.Holders) > 0:
+			rs.add(InUse, "its partition %s is in use by %s", part.KernelName, strings.Join(part.Holders, ", "))
+		case part.Swap:
+			rs.add(InUse, "its partition %s is in use as swap", part.KernelName)
+		}
 	}
 	if n := len(d.Partitions); n > 0 {
 		rs.add(HasPartitions, "has %s", count(n, "partition"))

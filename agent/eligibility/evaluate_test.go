@@ -46,7 +46,7 @@ func TestEveryReasonOfAServerIsGiven(t *testing.T) {
 	p := &eligibility.Policy{MinDiskBytes: eligibility.MinDiskBytesDefault, MinLoopBytes: eligibility.MinLoopBytesDefault,
 		LoopBackingFiles: []string{"/disks/a.img"}, DuplicateOf: eligibility.Duplicates(all)}
 	for name, want := range map[string]string{
-		"sda":     "SystemDisk HasPartitions",
+		"sda":     "SystemDisk InUse HasPartitions",
 		"sda1":    "SystemDisk HasFilesystem TooSmall",
 		"sda2":    "SystemDisk InUse HasFilesystem",
 		"sdb":     "",
