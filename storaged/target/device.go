@@ -1,0 +1,144 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/iomesh/iomesh/internal/scsi"
+)
+
+// lunID is the number of the volume's logical unit in its target.
+const lunID = 1
+
+// device is the logical unit of a target: what all its sessions share.
+type device struct {
+	srv    *Server
+	iqn    string
+	volume Volume
+	prop   Properties
+
+	// Under Server.mu.
+	sessions map[*session]struct{}
+	past     Counters // of sessions that ended
+	loaded   bool     // reservations were read from the store
+
+	// access is the state of persistent reservations that commands are checked against; never nil. holder is the session of RESERVE (6).
+	access     atomic.Pointer[scsi.Reservations]
+	holder     atomic.Pointer[session]
+	mode       atomic.Pointer[scsi.Mode]
+	sanitizing atomic.Bool
+
+	// mu orders what changes reservations and mode.
+	mu      sync.Mutex
+	version int64
+}
+
+func newDevice(s *Server, iqn string, v Volume) *device {
+	d := &device{srv: s, iqn: iqn, volume: v, prop: v.Properties(), sessions: map[*session]struct{}{}}
+	d.access.Store(&scsi.Reservations{})
+	d.mode.Store(&scsi.Mode{})
+	return d
+}
+
+// load reads the reservations from the store.
+func (d *device) load(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.reload(ctx); err != nil {
+		return err
+	}
+	d.srv.mu.Lock()
+	d.loaded = true
+	d.srv.mu.Unlock()
+	return nil
+}
+
+func (d *device) reload(ctx context.Context) error {
+	data, version, err := d.volume.LoadReservations(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := scsi.UnmarshalReservations(data)
+	if err != nil {
+		return err
+	}
+	d.access.Store(&r)
+	d.version = version
+	return nil
+}
+
+// reserveOut applies a PERSISTENT RESERVE OUT and stores the result. Effects on others are for the caller, once stored.
+func (d *device) reserveOut(ctx context.Context, n scsi.Nexus, o scsi.ReserveOut) (scsi.Effect, scsi.Status, scsi.Sense, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for range 3 {
+		next, effect, status, sense := d.access.Load().Apply(n, o)
+		if status != scsi.Good || !effect.Changed {
+			return effect, status, sense, nil
+		}
+		version, err := d.volume.SaveReservations(ctx, next.Marshal(), d.version)
+		if err == nil {
+			d.version = version
+			d.access.Store(&next)
+			return effect, status, sense, nil
+		}
+		// Changed elsewhere or outcome unknown: what is stored decides.
+		if rerr := d.reload(ctx); rerr != nil {
+			return scsi.Effect{}, status, sense, errors.Join(err, rerr)
+		}
+		if !errors.Is(err, ErrReservationsChanged) {
+			return scsi.Effect{}, status, sense, err
+		}
+	}
+	return scsi.Effect{}, scsi.Good, scsi.Sense{}, ErrReservationsChanged
+}
+
+// unit describes the logical unit as of now.
+func (d *device) unit() scsi.Unit {
+	u := scsi.Unit{
+		Revision: d.srv.opt.Revision, Serial: d.prop.Serial, NAA: d.prop.NAA, Target: d.iqn,
+		Blocks: d.volume.SizeBytes() / scsi.BlockBytes, Thin: d.prop.Thin,
+		Limits: scsi.Limits{
+			Transfer:         MaxTransferBytes / scsi.BlockBytes,
+			OptimalTransfer:  (1 << 20) / scsi.BlockBytes,
+			Unmap:            MaxUnmapBytes / scsi.BlockBytes,
+			UnmapDescriptors: unmapDescriptorsMax,
+			UnmapGranularity: 4096 / scsi.BlockBytes,
+			WriteSame:        MaxUnmapBytes / scsi.BlockBytes,
+			CompareAndWrite:  MaxCompareBytes / scsi.BlockBytes,
+			Atomic:           d.prop.AtomicMaxBytes / scsi.BlockBytes,
+			AtomicAlignment:  4096 / scsi.BlockBytes,
+		},
+	}
+	return u
+}
+
+// unmapDescriptorsMax bounds the ranges of one UNMAP.
+const unmapDescriptorsMax = 256
+
+// peers lists the sessions of the unit.
+func (d *device) peers() []*session { return d.srv.sessionsOf(d.iqn, "") }
+
+// tell gives unit attentions to the sessions they are meant for.
+func (d *device) tell(list []scsi.Attention) {
+	if len(list) == 0 {
+		return
+	}
+	for _, x := range d.peers() {
+		for _, a := range list {
+			if x.nexus == a.Nexus {
+				x.attention(a.Code)
+			}
+		}
+	}
+}
+
+// lost drops all sessions: this process is no longer the owner. It does not wait, since the caller is the volume.
+func (d *device) lost() {
+	d.srv.cancelLogins(d.iqn, "")
+	for _, x := range d.peers() {
+		x.close("volume lost")
+	}
+}
