@@ -34,11 +34,12 @@ type class struct {
 
 // Buf is a lent buffer. B has the length asked for; its capacity is the class size.
 type Buf struct {
-	B     []byte
-	full  []byte
-	refs  atomic.Int32
-	class int8
-	pool  *Pool
+	B         []byte
+	full      []byte
+	refs      atomic.Int32
+	abandoned atomic.Bool
+	class     int8
+	pool      *Pool
 }
 
 // Get returns a buffer of n bytes with one reference. Its content is undefined. It panics if n is negative.
@@ -98,7 +99,7 @@ func (b *Buf) Release() {
 	p := b.pool
 	size := int64(cap(b.full))
 	p.used.Add(-size)
-	if b.class < 0 {
+	if b.class < 0 || b.abandoned.Load() {
 		return
 	}
 	limit := p.FreeMax
@@ -132,4 +133,14 @@ func aligned(n int) []byte {
 // IsAligned reports whether b begins at an address divisible by Align.
 func IsAligned(b []byte) bool {
 	return uintptr(unsafe.Pointer(unsafe.SliceData(b)))&(Align-1) == 0
+}
+
+// Abandon drops a reference of a buffer whose bytes somebody unknown may still read: after the last Release the memory is left to the
+// collector instead of being lent again. A nil Buf is ignored.
+func (b *Buf) Abandon() {
+	if b == nil {
+		return
+	}
+	b.abandoned.Store(true)
+	b.Release()
 }

@@ -45,3 +45,17 @@ func TestGetDoesNotAllocateInSteadyState(t *testing.T) {
 		t.Fatalf("%v allocations per Get and Release", n)
 	}
 }
+
+func TestAbandonedBuffersAreNeverLentAgain(t *testing.T) {
+	var p Pool
+	b := p.Get(4096)
+	b.Retain()
+	b.Abandon()
+	b.Release()
+	if p.Used() != 0 {
+		t.Fatalf("%d bytes still counted as lent", p.Used())
+	}
+	if p.Get(4096) == b {
+		t.Fatal("lent again")
+	}
+}
