@@ -1,0 +1,228 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/csi/code"
+)
+
+func int64Value(n uint64) *wrapperspb.Int64Value { return wrapperspb.Int64(int64(n)) }
+
+// pageError turns the block service's refusal of a page token into CSI's code for it.
+func pageError(what, token string, err error) error {
+	if token != "" && code.Of(err) == codes.InvalidArgument {
+		return code.New(code.Busy, "list %s: starting_token %q is not valid (any more); start again without one", what, token)
+	}
+	return fmt.Errorf("list %s: %w", what, err)
+}
+
+func entriesMax(n int32) (int32, error) {
+	if n < 0 {
+		return 0, code.New(code.Invalid, "max_entries %d is negative", n)
+	}
+	return n, nil
+}
+
+// ListVolumes implements csi.ControllerServer.
+func (s *Service) ListVolumes(ctx context.Context, in *csipb.ListVolumesRequest) (*csipb.ListVolumesResponse, error) {
+	n, err := entriesMax(in.GetMaxEntries())
+	if err != nil {
+		return nil, err
+	}
+	vols, next, err := s.list(ctx, n, in.GetStartingToken())
+	if err != nil {
+		return nil, err
+	}
+	out := &csipb.ListVolumesResponse{NextToken: next}
+	for _, v := range vols {
+		out.Entries = append(out.Entries, &csipb.ListVolumesResponse_Entry{
+			Volume: volumeOf(v), Status: &csipb.ListVolumesResponse_VolumeStatus{PublishedNodeIds: publishedTo(v)},
+		})
+	}
+	return out, nil
+}
+
+// list reads one page, or everything when no page size is asked for: Kubernetes takes a missing volume for a detached one.
+func (s *Service) list(ctx context.Context, pageSize int32, token string) ([]*storagedv1.Volume, string, error) {
+	var all []*storagedv1.Volume
+	for {
+		page, err := s.Store.ListVolumes(ctx, &storagedv1.ListVolumesRequest{PageSize: pageSize, PageToken: token})
+		if err != nil {
+			return nil, "", pageError("volumes", token, err)
+		}
+		all, token = append(all, page.GetVolumes()...), page.GetNextPageToken()
+		if pageSize > 0 || token == "" {
+			return all, token, nil
+		}
+	}
+}
+
+// ControllerGetVolume implements csi.ControllerServer.
+func (s *Service) ControllerGetVolume(ctx context.Context, in *csipb.ControllerGetVolumeRequest) (*csipb.ControllerGetVolumeResponse, error) {
+	v, err := s.get(ctx, in.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	return &csipb.ControllerGetVolumeResponse{
+		Volume: volumeOf(v), Status: &csipb.ControllerGetVolumeResponse_VolumeStatus{PublishedNodeIds: publishedTo(v)},
+	}, nil
+}
+
+// ControllerGetVolumeHealth implements csi.ControllerServer.
+func (s *Service) ControllerGetVolumeHealth(ctx context.Context, in *csipb.ControllerGetVolumeHealthRequest) (*csipb.ControllerGetVolumeHealthResponse, error) {
+	v, err := s.get(ctx, in.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	return &csipb.ControllerGetVolumeHealthResponse{VolumeHealth: health(v)}, nil
+}
+
+// ControllerListVolumeHealth implements csi.ControllerServer.
+func (s *Service) ControllerListVolumeHealth(ctx context.Context, in *csipb.ControllerListVolumeHealthRequest) (*csipb.ControllerListVolumeHealthResponse, error) {
+	n, err := entriesMax(in.GetMaxEntries())
+	if err != nil {
+		return nil, err
+	}
+	vols, next, err := s.list(ctx, n, in.GetStartingToken())
+	if err != nil {
+		return nil, err
+	}
+	out := &csipb.ControllerListVolumeHealthResponse{NextToken: next}
+	for _, v := range vols {
+		out.Entries = append(out.Entries, health(v))
+	}
+	return out, nil
+}
+
+// health is the block service's judgement in CSI's words. A healthy volume has no entry.
+func health(v *storagedv1.Volume) *csipb.VolumeHealth {
+	out := &csipb.VolumeHealth{VolumeId: v.GetId()}
+	add := func(t csipb.VolumeHealthErrorType, reason string) {
+		text := v.GetStatus().GetReason()
+		if next := v.GetStatus().GetNextStep(); next != "" {
+			text += "; " + next
+		}
+		out.HealthStatuses = append(out.HealthStatuses, &csipb.VolumeHealth_VolumeHealthEntry{Status: t, Reason: reason, Message: text})
+	}
+	switch v.GetStatus().GetHealth() {
+	case storagedv1.Health_HEALTH_DEGRADED:
+		add(csipb.VolumeHealthErrorType_DEGRADED, "ReplicaMissing")
+	case storagedv1.Health_HEALTH_AT_RISK:
+		add(csipb.VolumeHealthErrorType_DEGRADED, "AtRisk")
+	case storagedv1.Health_HEALTH_UNAVAILABLE:
+		add(csipb.VolumeHealthErrorType_INACCESSIBLE, "Unavailable")
+	}
+	return out
+}
+
+// CreateSnapshot implements csi.ControllerServer.
+func (s *Service) CreateSnapshot(ctx context.Context, in *csipb.CreateSnapshotRequest) (*csipb.CreateSnapshotResponse, error) {
+	switch {
+	case in.GetName() == "":
+		return nil, code.New(code.Invalid, "name is missing")
+	case len(in.GetName()) > nameBytesMax:
+		return nil, code.New(code.Invalid, "name has %d bytes, at most %d are allowed", len(in.GetName()), nameBytesMax)
+	case in.GetSourceVolumeId() == "":
+		return nil, code.New(code.Invalid, "source_volume_id is missing")
+	case !issued(in.GetSourceVolumeId()):
+		return nil, code.New(code.NotFound, "source volume %q does not exist", in.GetSourceVolumeId())
+	}
+	for key := range in.GetParameters() {
+		if !snapshotParameter[key] {
+			return nil, code.New(code.Invalid, "VolumeSnapshotClass parameter %q is unknown; there are none", key)
+		}
+	}
+	snap, err := s.Store.CreateSnapshot(ctx, &storagedv1.CreateSnapshotRequest{VolumeId: in.GetSourceVolumeId(), Name: in.GetName()})
+	if err != nil {
+		return nil, fmt.Errorf("snapshot volume %s: %w", in.GetSourceVolumeId(), err)
+	}
+	if snap.GetVolumeId() != in.GetSourceVolumeId() {
+		return nil, code.New(code.Conflict, "snapshot %s exists already, of volume %s", in.GetName(), snap.GetVolumeId())
+	}
+	return &csipb.CreateSnapshotResponse{Snapshot: snapshotOf(snap)}, nil
+}
+
+// snapshotParameter are those that the snapshotter adds (--extra-create-metadata).
+var snapshotParameter = map[string]bool{
+	"csi.storage.k8s.io/volumesnapshot/name": true, "csi.storage.k8s.io/volumesnapshot/namespace": true, "csi.storage.k8s.io/volumesnapshotcontent/name": true,
+}
+
+// DeleteSnapshot implements csi.ControllerServer.
+func (s *Service) DeleteSnapshot(ctx context.Context, in *csipb.DeleteSnapshotRequest) (*csipb.DeleteSnapshotResponse, error) {
+	id := in.GetSnapshotId()
+	if id == "" {
+		return nil, code.New(code.Invalid, "snapshot_id is missing")
+	}
+	if issued(id) {
+		if _, err := s.Store.DeleteSnapshot(ctx, &storagedv1.DeleteSnapshotRequest{Id: id}); err != nil && !missing(err) {
+			return nil, fmt.Errorf("delete snapshot %s: %w", id, err)
+		}
+	}
+	return &csipb.DeleteSnapshotResponse{}, nil
+}
+
+// GetSnapshot implements csi.ControllerServer.
+func (s *Service) GetSnapshot(ctx context.Context, in *csipb.GetSnapshotRequest) (*csipb.GetSnapshotResponse, error) {
+	id := in.GetSnapshotId()
+	if id == "" {
+		return nil, code.New(code.Invalid, "snapshot_id is missing")
+	}
+	if !issued(id) {
+		return nil, code.New(code.NotFound, "snapshot %s does not exist", id)
+	}
+	snap, err := s.Store.GetSnapshot(ctx, &storagedv1.GetSnapshotRequest{Id: id})
+	if err != nil {
+		return nil, fmt.Errorf("get snapshot %s: %w", id, err)
+	}
+	return &csipb.GetSnapshotResponse{Snapshot: snapshotOf(snap)}, nil
+}
+
+// ListSnapshots implements csi.ControllerServer.
+func (s *Service) ListSnapshots(ctx context.Context, in *csipb.ListSnapshotsRequest) (*csipb.ListSnapshotsResponse, error) {
+	n, err := entriesMax(in.GetMaxEntries())
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range []string{in.GetSnapshotId(), in.GetSourceVolumeId()} {
+		if id != "" && !issued(id) {
+			return &csipb.ListSnapshotsResponse{}, nil
+		}
+	}
+	out := &csipb.ListSnapshotsResponse{}
+	token := in.GetStartingToken()
+	for {
+		page, err := s.Store.ListSnapshots(ctx, &storagedv1.ListSnapshotsRequest{
+			Id: in.GetSnapshotId(), VolumeId: in.GetSourceVolumeId(), PageSize: n, PageToken: token,
+		})
+		if missing(err) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, pageError("snapshots", token, err)
+		}
+		for _, snap := range page.GetSnapshots() {
+			out.Entries = append(out.Entries, &csipb.ListSnapshotsResponse_Entry{Snapshot: snapshotOf(snap)})
+		}
+		if token = page.GetNextPageToken(); n > 0 || token == "" {
+			out.NextToken = token
+			return out, nil
+		}
+	}
+}
+
+func snapshotOf(s *storagedv1.Snapshot) *csipb.Snapshot {
+	created := s.GetCreated()
+	if created == nil {
+		created = &timestamppb.Timestamp{}
+	}
+	return &csipb.Snapshot{
+		SnapshotId: s.GetId(), SourceVolumeId: s.GetVolumeId(), SizeBytes: int64(s.GetSizeBytes()), CreationTime: created, ReadyToUse: s.GetReady(),
+	}
+}
