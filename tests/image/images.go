@@ -2,6 +2,8 @@ package image
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -111,10 +113,15 @@ func (b Builder) Agnhost(ctx context.Context, bin string) (Image, error) {
 	return img, nil
 }
 
-// EnsureBase writes the images every cluster needs, pause and busybox, into
+// baseFormat is raised when the same packages come to give another image.
+const baseFormat = 1
+
+// EnsureBase writes the images every cluster needs, pause and busybox, below
 // dir unless they are there, and returns their files. bin is the directory of
-// the cluster's tools.
+// the cluster's tools, which dir must belong to.
 func (b Builder) EnsureBase(ctx context.Context, bin, dir string) ([]string, error) {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s", baseFormat, packagesText))
+	dir = filepath.Join(dir, hex.EncodeToString(sum[:4]))
 	files := []string{filepath.Join(dir, "pause.tar"), filepath.Join(dir, "busybox.tar")}
 	makers := []func() (Image, error){
 		func() (Image, error) { return b.Pause(bin) },

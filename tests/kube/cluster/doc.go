@@ -36,9 +36,10 @@
 // every process and mount, then takes its loop devices and its network
 // namespace away: peers see silence, not closed connections. What the node's
 // kernel had cached for its file systems may still be written as they are
-// unmounted; to lose it too, end the process that serves the data first. Freeze stops every process but lets the
-// kernel answer the network, as a hung machine does. CutNetwork pulls the
-// cable; CutAPI severs the node from the control plane only.
+// unmounted; to lose it too, end the process that serves the data first.
+// Freeze stops every process but lets the kernel answer the network, as a hung
+// machine does. CutNetwork pulls the cable; CutAPI severs the node from the
+// control plane only.
 //
 // # Use
 //
