@@ -21,14 +21,14 @@ package replication
 //	o.Grow(now, records, sizeBlocks, out) out            extents were appended
 //	o.AddMember(now, extent, Member, out) out            rebuild onto a new disk → ReportJoined or ReportJoinFailed
 //	o.RemoveMember(now, extent, disk, out) out           drain → ReportSet or ReportRefused
-//	o.ResyncBudget(bytes)                                lets resync copy so many bytes more; none without it
+//	o.ResyncBudget(now, bytes, out) out                  lets resync copy so many bytes more; none without it
 //	o.SetSnapshots([]SnapSeq)                            the views that exist
 //	o.Tick(now, out) out
 //	o.Status() OwnerStatus
 //
 //	r := NewReplica(ReplicaOptions)
 //	r.Receive(now, from, *Message, out) out              questions of owners
-//	r.EpochFree(now, epoch, chain, out) out              EffFree of Lease
+//	r.EpochFree(now, epoch, out)        out              EffFree of Lease
 //	r.StoreDone(now, *StoreDone, out) out
 //	r.Epoch() (block.Epoch, owner block.ChunkID)
 //

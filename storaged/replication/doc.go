@@ -54,3 +54,6 @@ func (t Time) Add(d time.Duration) Time { return t + Time(d) }
 
 // Sub returns the time from u to t.
 func (t Time) Sub(u Time) time.Duration { return time.Duration(t - u) }
+
+// Duration is time.Duration.
+type Duration = time.Duration

@@ -34,7 +34,7 @@ const (
 	EffStore
 	// EffAskLease: call Lease.Wanted with Msg.Volume, Msg.Epoch, Holder (chunk of the accepted epoch) and To (the asking owner's chunk).
 	EffAskLease
-	// EffFree: call Replica.EpochFree of volume Msg.Volume with Msg.Epoch and Msg.Chain, if that Replica exists.
+	// EffFree: call Replica.EpochFree of volume Msg.Volume with Msg.Epoch, if that Replica exists.
 	EffFree
 	// EffExclude: call Owner.Excluded of volume Msg.Volume with Msg.Epoch; if this chunk has no such owner, or one of a higher or equal
 	// epoch only, call Lease.Released at once. Must be done before any later EffExtend of the same call.
@@ -86,9 +86,9 @@ const (
 	//	FlagRepair  replace if o == c (writes the same content anew)
 	//
 	// The block gets stamp c and the view's label: later views that had no version of their own see it too.
-	// Uses the space kept for repair. Atomic like StoreWrite.
+	// FlagRoll and FlagRepair use the space kept for repair. A copy without runs only raises the watermark. Atomic like StoreWrite.
 	StoreCopy
-	// StoreRead: Range as of View; done carries Data, Sums, Stamp (highest), Runs if FlagStamps or bad blocks.
+	// StoreRead: Range as of View, Msg.Data as a place for the bytes; done carries Data, Sums, Stamp (highest), Runs if FlagStamps or bad blocks.
 	StoreRead
 	// StoreList: runs of Range as of View above Stamp.
 	StoreList

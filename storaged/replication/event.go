@@ -20,6 +20,22 @@ const (
 	JoinsMax = 4
 	// CopiesMax bounds the copy requests in flight per resyncing extent.
 	CopiesMax = 4
+	// CopyBlocks is the largest piece resync and roll-forward copy at a time.
+	CopyBlocks = 64
+)
+
+// Times that matter only inside the core; the ladder is in package timeouts.
+const (
+	// PeerGrace is how long I/O waits for a chunk whose connection broke to come back before its replicas are dropped.
+	PeerGrace = 100 * time.Millisecond
+	// IdleDrop is how long a chunk may be down before its replicas leave extents without I/O.
+	IdleDrop = 3 * time.Second
+	// JoinRetry is the pause after a resync that was given up.
+	JoinRetry = time.Second
+	// LastRetry is how often a last copy that refused is asked again (I15).
+	LastRetry = time.Second
+	// ReleaseWait is how long a planned move may take to drain before it is given up.
+	ReleaseWait = 5 * time.Second
 )
 
 // LockID names a held range lock; 0 is none.
@@ -31,7 +47,9 @@ type OwnerOptions struct {
 	Volume      block.VolumeID
 	Self        block.ChunkID
 	Incarnation uint64
-	Epoch       block.Epoch
+	// Epoch is used by one Owner only. After a restart, or after EffLost, the shell never makes an Owner of an epoch it may have
+	// used before: stamps would repeat. It has the owner record raised first.
+	Epoch block.Epoch
 	// Extents holds the record of every extent by index.
 	Extents []Record
 	// ReplicaFactor is the wanted number of full members; MinReplicas the number below which writes wait (I1), at least 1.
@@ -45,8 +63,6 @@ type OwnerOptions struct {
 	Feature    block.Feature
 	// Promise returns the promise held from a chunk (Lease.Promise of this chunk).
 	Promise func(block.ChunkID) *Promise
-	// Bugs is for the simulator's self-test only.
-	bugs Bugs
 }
 
 // WriteRequest changes blocks of one extent: Data and Sums for Range, or zeroes if Data is nil (UNMAP, WRITE SAME).
@@ -86,8 +102,8 @@ type SetResult struct {
 	Revision int64
 }
 
-// StoreDone is the outcome of an EffStore. It and its slices belong to the core until the call returns, Data, Sums and Runs
-// of reads until the answer made of them is transmitted.
+// StoreDone is the outcome of an EffStore. Data and Sums are the shell's to retain while an effect that carries them is not done; Runs
+// are never changed or used again.
 type StoreDone struct {
 	Token  uint64
 	Status Status
@@ -152,6 +168,8 @@ const (
 	ReportSpace
 	// ReportFull: every member of Extent is full.
 	ReportFull
+	// ReportStay: a planned move was given up because writes did not drain; the owner serves on.
+	ReportStay
 )
 
 // Report tells of a change of state.
@@ -176,7 +194,6 @@ type ReplicaOptions struct {
 	Feature block.Feature
 	// Chain returns the chain of promises given to a chunk (Lease.Chain of this chunk).
 	Chain func(block.ChunkID) uint64
-	bugs  Bugs
 }
 
 // LeaseOptions is what a Lease is made of.
@@ -186,5 +203,4 @@ type LeaseOptions struct {
 	// Started is when the process started: the quiet period is counted from it.
 	Started Time
 	Feature block.Feature
-	bugs    Bugs
 }

@@ -9,13 +9,14 @@ type Kind uint8
 // machines. Answers repeat Volume, Extent, Disk, Epoch, Session and Req of the question.
 const (
 	// MsgTakeEpoch → replica: fence everything below Epoch, then describe the replicas in More.Targets. Owner and
-	// Incarnation name the asking process. Repeated with the same epoch it only describes.
+	// Incarnation name the asking process. Repeated with the same epoch it only describes. Sent first in every session.
 	MsgTakeEpoch Kind = 1
 	// MsgEpochPending → owner: the epoch cannot be confirmed yet because of a promise to an earlier owner (I4).
 	MsgEpochPending Kind = 2
-	// MsgEpochTaken → owner, one per target: Epoch is durable, nothing older will be applied any more. Generation,
+	// MsgEpochTaken → owner: first one with Disk zero: the chunk accepts nothing below Epoch any more (Chain as in MsgConfirmed). Then
+	// one per target: Epoch is durable on its disk and everything received before has been applied or never will be. Generation,
 	// Watermark, Stamp (highest on the replica) and More.Runs (all above Watermark, by label) describe the replica; Status tells
-	// if it is missing, stale or failed; Chain as in MsgConfirmed.
+	// if it is missing, stale or failed.
 	MsgEpochTaken Kind = 3
 	// MsgWrite → replica: Data and Sums for Range with Stamp, labelled SnapSeq.
 	MsgWrite Kind = 4
@@ -169,7 +170,7 @@ const (
 	MarksMax   = 1024
 	TargetsMax = 4096
 	VolumesMax = 65536
-	// IOBlocksMax is the largest read, write or copy in blocks (8 MiB). MsgUnmap and MsgListStamps have no bound but the extent.
+	// IOBlocksMax is the largest read, write or copy with data in blocks (8 MiB). What carries no data has no bound but the extent.
 	IOBlocksMax = 2048
 )
 
@@ -200,11 +201,12 @@ type Message struct {
 	Watermark block.Stamp
 	// Owner is the chunk that took or takes Epoch (MsgTakeEpoch, and StatusHigherEpoch if known).
 	Owner block.ChunkID
-	// Incarnation numbers the processes of a chunk: higher after each start, never 0.
+	// Incarnation numbers the processes of a chunk: higher after each start, in [1, 2^40).
 	Incarnation uint64
-	Chain       uint64
-	Sent        Time
-	Data        []byte
-	Sums        []uint32
-	More        *More
+	// Chain numbers an unbroken row of promises from one chunk to another; later rows have higher numbers. 0: none yet.
+	Chain uint64
+	Sent  Time
+	Data  []byte
+	Sums  []uint32
+	More  *More
 }

@@ -11,9 +11,9 @@ type term struct {
 	chain uint64
 }
 
-// Extend sets the promise. It never shortens one of the same chain.
+// Extend sets the promise. It never shortens one of the same chain, nor goes back to an older chain.
 func (p *Promise) Extend(until Time, chain uint64) {
-	if t := p.p.Load(); t != nil && t.chain == chain && t.until >= until {
+	if t := p.p.Load(); t != nil && (t.chain > chain || t.chain == chain && t.until >= until) {
 		return
 	}
 	p.p.Store(&term{until, chain})

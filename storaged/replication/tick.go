@@ -1,0 +1,254 @@
+package replication
+
+import (
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/timeouts"
+)
+
+// peerMarks gathers the watermarks for one chunk.
+type peerMarks struct {
+	peer  *peer
+	marks []Mark
+}
+
+// Tick notices what did not happen: answers that do not come, chunks that stay away, promises that lapse, idle extents whose members have not
+// been told their watermark.
+func (o *Owner) Tick(now Time, out []Effect) []Effect {
+	if !o.enter(now, out) {
+		return out
+	}
+	o.expire()
+	for i := 0; i < len(o.active) && !o.lost; {
+		e := o.active[i]
+		o.tickExtent(e)
+		if e.idle() && len(e.locks) == 0 {
+			e.active = false
+			n := len(o.active) - 1
+			o.active[i] = o.active[n]
+			o.active[n] = nil
+			o.active = o.active[:n]
+			continue
+		}
+		i++
+	}
+	if o.lost {
+		return o.leave()
+	}
+	o.sendMarks()
+	o.dropIdle()
+	if o.absent > 0 || len(o.adds) > 0 {
+		o.nextJoins()
+	}
+	for _, p := range o.peers {
+		if p.confirmSent != 0 && now.Sub(p.confirmAt) >= timeouts.Heartbeat*5 {
+			p.confirmSent = 0 // ask again when needed
+		}
+	}
+	o.tickHolding()
+	return o.leave()
+}
+
+func (o *Owner) tickHolding() {
+	switch {
+	case o.barrier != nil && !o.barrier.committed && o.now.Sub(o.barrier.since) >= timeouts.WriteWait/2:
+		tag := o.barrier.tag
+		o.barrier = nil
+		o.complete(tag, ResultFailed)
+		o.resume()
+	case o.release != nil && o.now.Sub(o.release.since) >= ReleaseWait:
+		o.release = nil
+		o.report(Report{Kind: ReportStay})
+		o.resume()
+	}
+}
+
+func (o *Owner) tickExtent(e *extent) {
+	if e.phase == PhaseCollecting {
+		o.collect(e)
+	}
+	o.silent(e)
+	if e.phase != PhaseServing || o.lost {
+		return
+	}
+	if e.inflight.n+e.waiting.n+e.reads.n+e.held.n > 0 {
+		o.needDown(e)
+	}
+	if e.leaving != 0 && e.change == nil {
+		o.retryLast(e)
+	}
+	o.sendReads(e)
+	o.releaseReads(e)
+	if e.waiting.n > 0 {
+		o.wake(e)
+	}
+	if e.join != nil {
+		o.joinStep(e)
+	}
+	if e.told != e.watermark && e.inflight.n == 0 && o.now.Sub(e.lastWrite) >= timeouts.WatermarkIdle {
+		o.mark(e)
+	}
+}
+
+// silent drops replicas that have left something unanswered for timeouts.ReplicaDrop.
+func (o *Owner) silent(e *extent) {
+	var late mask
+	overdue := func(at Time, i int) bool {
+		p := e.slots[i].peer
+		return p.taken && o.now.Sub(max(at, p.takenAt)) >= replicaDrop
+	}
+	check := func(r *request) {
+		if i := int(r.slot); i >= 0 && !late.has(i) && overdue(r.sentAt, i) {
+			late |= bit(i)
+		}
+	}
+	for _, l := range []*reqList{&e.inflight, &e.lingering} {
+		for r := l.head; r != nil; r = r.next {
+			if open := r.sent &^ (r.acked | r.nospace | late); open != 0 {
+				for i := range e.slots {
+					if open.has(i) && overdue(r.sentAt, i) {
+						late |= bit(i)
+					}
+				}
+			}
+		}
+	}
+	for _, l := range []*reqList{&e.reads, &e.jobs} {
+		for r := l.head; r != nil; r = r.next {
+			check(r)
+		}
+	}
+	// A read that waits for a promise: the chunk that does not give it.
+	for r := e.held.head; r != nil; r = r.next {
+		if o.now.Sub(r.sentAt) < replicaDrop {
+			continue
+		}
+		for i := range e.slots {
+			if !(e.members | e.wanted).has(i) || e.slots[i].peer.chunk == o.opt.Self {
+				continue
+			}
+			if until, chain := e.slots[i].peer.promise.Load(); o.now >= until || chain != e.slots[i].peer.chain {
+				if overdue(r.sentAt, i) {
+					late |= bit(i)
+				}
+			}
+		}
+	}
+	for i := range e.slots {
+		if late.has(i) && e.slots[i].peer != nil && !o.lost {
+			if !e.leaving.has(i) {
+				o.fail(e, i, StatusOK)
+			}
+			o.failJobs(e, i, StatusReadFailed)
+			o.rerouteReads(e, i)
+		}
+	}
+}
+
+// retryLast asks members that must leave but may not, because they are the last copies, again and again (I15).
+func (o *Owner) retryLast(e *extent) {
+	if o.now.Sub(e.retryAt) < LastRetry {
+		return
+	}
+	e.retryAt = o.now
+	if e.fullCount(e.members&^e.leaving) > 0 {
+		o.evaluate(e)
+		return
+	}
+	for i := range e.slots {
+		if e.leaving.has(i) && e.members.has(i) && e.slots[i].peer.taken {
+			if e.slots[i].failed == StatusOK || e.slots[i].failed == StatusNoReplica || e.slots[i].failed == StatusDiskFailed || e.slots[i].failed == StatusNoSpace {
+				o.resend(e, i)
+			}
+		}
+	}
+}
+
+// dropIdle lets replicas on chunks that stay away leave extents without I/O, a few at a time.
+func (o *Owner) dropIdle() {
+	away := false
+	for _, p := range o.peers {
+		away = away || o.gone(p, IdleDrop)
+	}
+	if !away {
+		return
+	}
+	const perTick = 64
+	for n := 0; n < min(perTick, len(o.extents)) && !o.lost; n++ {
+		o.idleCursor = (o.idleCursor + 1) % len(o.extents)
+		e := o.extents[o.idleCursor]
+		if e.phase != PhaseServing || e.change != nil {
+			continue
+		}
+		for i := range e.slots {
+			if e.members.has(i) && !e.leaving.has(i) && o.gone(e.slots[i].peer, IdleDrop) {
+				o.fail(e, i, StatusOK)
+			}
+		}
+	}
+}
+
+// mark notes the extent's watermark for all members that can be reached.
+func (o *Owner) mark(e *extent) {
+	e.told = e.watermark
+	for i := range e.slots {
+		if s := &e.slots[i]; e.members.has(i) && s.peer.taken {
+			o.markFor(s.peer, Mark{ReplicaID{e.index, s.disk}, e.rec.Generation, e.watermark})
+		}
+	}
+}
+
+func (o *Owner) markFor(p *peer, m Mark) {
+	for i := range o.marks {
+		if o.marks[i].peer == p {
+			o.marks[i].marks = append(o.marks[i].marks, m)
+			return
+		}
+	}
+	o.marks = append(o.marks, peerMarks{p, []Mark{m}})
+}
+
+// markAll notes the watermarks of all extents that have not been told.
+func (o *Owner) markAll() {
+	for _, e := range o.active {
+		if e.phase == PhaseServing && e.told != e.watermark {
+			o.mark(e)
+		}
+	}
+}
+
+// sendMarks sends what was noted.
+func (o *Owner) sendMarks() {
+	for i := range o.marks {
+		for all := o.marks[i].marks; len(all) > 0; {
+			n := min(len(all), MarksMax)
+			o.send(o.marks[i].peer, MsgWatermark).More = &More{Marks: all[:n:n]}
+			all = all[n:]
+		}
+	}
+	o.marks = o.marks[:0]
+}
+
+// OwnerStatus is a summary for status output.
+type OwnerStatus struct {
+	Epoch    block.Epoch
+	Lost     bool
+	Extents  int
+	Serving  int
+	Joining  int
+	Degraded int // extents with fewer full members than wanted
+	Requests int
+}
+
+// Status returns a summary. It looks at every extent.
+func (o *Owner) Status() OwnerStatus {
+	s := OwnerStatus{Epoch: o.opt.Epoch, Lost: o.lost, Extents: len(o.extents), Serving: o.serving, Joining: o.joins, Requests: o.pool.used}
+	for _, e := range o.extents {
+		if e.fullCount(e.members) < o.opt.ReplicaFactor {
+			s.Degraded++
+		}
+	}
+	return s
+}
+
+// Record returns the recorded set of an extent as the owner knows it.
+func (o *Owner) Record(x block.ExtentIndex) Record { return o.extents[x].rec }
