@@ -115,15 +115,19 @@ func kubectl(t *testing.T, c *cluster.Cluster, stdin string, args ...string) str
 	return strings.TrimSpace(string(out))
 }
 
-func loops(t *testing.T) map[string]bool {
+// attached returns which of the loop devices are still attached to a file of
+// the base name given for them. Others on the machine may come and go.
+func attached(t *testing.T, devices map[string]string) []string {
 	t.Helper()
-	devices, err := loopdev.List()
+	all, err := loopdev.List()
 	must(t, err)
-	paths := map[string]bool{}
-	for _, d := range devices {
-		paths[d.Path] = true
+	var found []string
+	for _, d := range all {
+		if base, ok := devices[d.Path]; ok && filepath.Base(d.BackingPath) == base {
+			found = append(found, d.Path)
+		}
 	}
-	return paths
+	return found
 }
 
 // The whole life of a cluster in one story, as starting one costs 15 s.
@@ -150,7 +154,6 @@ func TestClusterLife(t *testing.T) {
 	}
 
 	t.Run("power off loses what memory held, keeps the disks", func(t *testing.T) {
-		before := loops(t)
 		disks, err := c.MakeDisks(ctx, "n2", 2, 16<<20)
 		must(t, err)
 		exec := func(argv ...string) string {
@@ -165,21 +168,25 @@ func TestClusterLife(t *testing.T) {
 		}
 		// A file in memory, and a file behind a FUSE server of the node, with
 		// a second loop on top as kubelet does it.
-		exec("sh", "-c", "truncate -s 1M /run/in-memory && losetup -f /run/in-memory")
+		memory := exec("sh", "-c", "truncate -s 1M /run/in-memory && losetup --find --show /run/in-memory")
 		serveFuse(t, c, dir)
 		over := exec("losetup", "--find", "--show", "--direct-io=on", "/mnt/fuse/volume")
-		exec("losetup", "--find", over)
+		overOver := exec("losetup", "--find", "--show", over)
+		devices := map[string]string{
+			disks[0].Device: "n2-disk0.img", disks[1].Device: "n2-disk1.img",
+			memory: "in-memory", over: "volume", overOver: filepath.Base(over),
+		}
 		exec("sh", "-c", "echo kept > /var/lib/iomesh/file; echo lost > /run/file; cat /proc/sys/kernel/random/boot_id > /var/lib/iomesh/boot")
-		if n := len(loops(t)) - len(before); n != 5 {
-			t.Fatalf("%d more loop devices, want 5", n)
+		if got := attached(t, devices); len(got) != 5 {
+			t.Fatalf("attached are %v, want all of %v", got, devices)
 		}
 		timed(t, "freeze before power off", func() error { return c.Freeze(ctx, "n2") })
 		if _, err := c.Exec(ctx, "n2", "true"); !errors.Is(err, cgroup.ErrFrozen) {
 			t.Errorf("a frozen node runs a command: %v", err)
 		}
 		timed(t, "power off", func() error { return c.PowerOff(ctx, "n2") })
-		if after := loops(t); len(after) != len(before) {
-			t.Errorf("loop devices %v, before the node had any: %v", after, before)
+		if got := attached(t, devices); len(got) > 0 {
+			t.Errorf("still attached: %v of %v", got, devices)
 		}
 		if _, err := c.Exec(ctx, "n2", "true"); err == nil {
 			t.Error("a node that is off runs a command")
@@ -260,6 +267,13 @@ func TestClusterLife(t *testing.T) {
 	t.Run("down without purge, up resumes", func(t *testing.T) {
 		timed(t, "down", func() error { return c.Down(ctx, false) })
 		nothingLeft(t, dir)
+		disks, err := c.Disks("n2")
+		must(t, err)
+		for _, d := range disks {
+			if d.Device != "" {
+				t.Errorf("disk %+v is attached with the cluster down", d)
+			}
+		}
 		timed(t, "up again", func() error { return c.Up(ctx, 3) })
 		kubectl(t, c, "", "wait", "--for=condition=Ready", "--timeout=90s", "pod/web")
 	})
@@ -300,13 +314,6 @@ func nothingLeft(t *testing.T, dir string) {
 	must(t, err)
 	if strings.Contains(string(mounts), dir) {
 		t.Error("mounts are left")
-	}
-	devices, err := loopdev.List()
-	must(t, err)
-	for _, d := range devices {
-		if strings.Contains(d.BackingPath, "/data/disks/n2-disk") && !d.Known {
-			t.Errorf("loop device %+v", d)
-		}
 	}
 	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	must(t, err)

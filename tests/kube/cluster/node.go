@@ -18,6 +18,7 @@ import (
 
 	"github.com/iomesh/iomesh/tests/kube/cgroup"
 	"github.com/iomesh/iomesh/tests/kube/command"
+	"github.com/iomesh/iomesh/tests/kube/loopdev"
 	"github.com/iomesh/iomesh/tests/kube/netns"
 	"github.com/iomesh/iomesh/tests/kube/pki"
 )
@@ -35,6 +36,9 @@ type node struct {
 	BootID string       `json:"bootID"` // new with every boot
 	Cut    bool         `json:"cut"`    // the cable is pulled, over power-offs too
 	Disks  []diskRecord `json:"disks,omitempty"`
+	// Doomed are the loop devices that a power-off under way still has to
+	// detach: once the mounts are gone, nothing else tells whose they are.
+	Doomed []loopdev.Device `json:"doomed,omitempty"`
 	// Images maps the archives its containerd holds to their SHA-256.
 	Images map[string]string `json:"images,omitempty"`
 }

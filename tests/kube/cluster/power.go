@@ -201,6 +201,12 @@ func (n *node) powerOff(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("power off node %s: %w", n.Name, err)
 	}
+	if mine := loopdev.Select(before, own); len(mine) > 0 {
+		n.Doomed = append(n.Doomed, mine...)
+		if err := n.save(); err != nil {
+			return err
+		}
+	}
 	if pid, err := n.init(); err == nil {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("power off node %s: %w", n.Name, err)
@@ -213,9 +219,13 @@ func (n *node) powerOff(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("power off node %s: %w", n.Name, err)
 	}
-	for _, devices := range [][]loopdev.Device{before, after} {
-		if err := loopdev.Detach(ctx, loopdev.Select(devices, own)); err != nil {
-			return fmt.Errorf("power off node %s: %w", n.Name, err)
+	if err := loopdev.Detach(ctx, append(loopdev.Select(after, own), n.Doomed...)); err != nil {
+		return fmt.Errorf("power off node %s: %w", n.Name, err)
+	}
+	if len(n.Doomed) > 0 {
+		n.Doomed = nil
+		if err := n.save(); err != nil {
+			return err
 		}
 	}
 	if err := netns.Delete(ctx, n.network()); err != nil {
