@@ -21,6 +21,10 @@ const (
 // AnnotationPrivileged says on a pod which of its containers are privileged and why.
 const AnnotationPrivileged = "iomesh.com/privileged-because"
 
+// AnnotationAcceptLoss on an IOMeshCluster that is being deleted, with the cluster's name as value, says that its volumes and
+// whatever is on disks that cannot be reached are given up.
+const AnnotationAcceptLoss = "iomesh.com/accept-data-loss"
+
 // FinalizerCluster keeps an IOMeshCluster until its volumes are gone and its disks released.
 const FinalizerCluster = "iomesh.com/cluster"
 

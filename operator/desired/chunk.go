@@ -43,7 +43,7 @@ func ChunkPod(in Input, c Chunk) (*corev1.Pod, error) {
 		"--node=" + c.Node,
 		"--disk-dir=" + DiskDir,
 		"--meta=" + in.MetaEndpoints(),
-		"--data-address=" + c.Address,
+		"--advertise=" + c.Address,
 		"--tls-dir=" + tlsDir,
 	}
 	if c.Zone != "" {

@@ -74,13 +74,8 @@ func Selector(cluster, component string) map[string]string {
 
 // meta of an object in the cluster's namespace, owned by the cluster's object.
 func (in Input) meta(name, component string) metav1.ObjectMeta {
-	controller, block := true, true
 	return metav1.ObjectMeta{
-		Name: name, Namespace: in.Cluster.Namespace, Labels: Labels(in.Cluster.Name, component),
-		OwnerReferences: []metav1.OwnerReference{{
-			APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.KindIOMeshCluster,
-			Name: in.Cluster.Name, UID: in.Cluster.UID, Controller: &controller, BlockOwnerDeletion: &block,
-		}},
+		Name: name, Namespace: in.Cluster.Namespace, Labels: Labels(in.Cluster.Name, component), OwnerReferences: Owner(in.Cluster),
 	}
 }
 
@@ -119,3 +114,19 @@ func hostPort(host string, port int32) string {
 	}
 	return fmt.Sprintf("%s:%d", host, port)
 }
+
+// Owner is the reference that makes an object go with the cluster's object.
+func Owner(c *v1alpha1.IOMeshCluster) []metav1.OwnerReference {
+	return []metav1.OwnerReference{{
+		APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.KindIOMeshCluster,
+		Name: c.Name, UID: c.UID, Controller: ptr(true), BlockOwnerDeletion: ptr(true),
+	}}
+}
+
+// Ours selects everything that the operator makes for a cluster.
+func Ours(cluster string) map[string]string {
+	return map[string]string{labelManagedBy: ManagedBy, v1alpha1.LabelCluster: cluster}
+}
+
+// ComponentOf is the component that an object is labelled as.
+func ComponentOf(obj metav1.Object) string { return obj.GetLabels()[labelComponent] }

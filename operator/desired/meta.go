@@ -30,6 +30,14 @@ const metaStateClass = "iomesh-meta-state"
 
 const stateVolume = "state"
 
+// labelNamespace tells the volumes of clusters of the same name apart: PersistentVolumes have no namespace.
+const labelNamespace = "iomesh.com/namespace"
+
+// VolumeSelector selects the members' PersistentVolumes.
+func VolumeSelector(namespace, cluster string) map[string]string {
+	return map[string]string{labelManagedBy: ManagedBy, v1alpha1.LabelCluster: cluster, labelNamespace: namespace}
+}
+
 // MetaHostPath is where a member keeps its state on its node.
 func MetaHostPath(cluster string, ordinal int32) string {
 	return path.Join(HostStateDir, "meta", cluster, strconv.Itoa(int(ordinal)))
@@ -75,7 +83,7 @@ func MetaVolumes(in Input) []*corev1.PersistentVolume {
 				NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{onHost(m.Hostname)}}},
 			},
 		}
-		pv.Labels["iomesh.com/namespace"] = in.Cluster.Namespace
+		pv.Labels[labelNamespace] = in.Cluster.Namespace
 		pvs = append(pvs, pv)
 	}
 	return pvs
@@ -108,11 +116,11 @@ func MetaMember(pv *corev1.PersistentVolume) (placement.Member, error) {
 	}, nil
 }
 
-// InitialCluster is etcd's static membership: name=https://address:port of every member.
-func InitialCluster(members []placement.Member) string {
+// MemberList names every member and its address, as each member is started with: name=address. Ports are the default ones.
+func MemberList(members []placement.Member) string {
 	parts := make([]string, 0, len(members))
 	for _, m := range members {
-		parts = append(parts, MetaPodName(m.Ordinal)+"=https://"+hostPort(m.Address, PortMetaEtcdPeer))
+		parts = append(parts, MetaPodName(m.Ordinal)+"="+m.Address)
 	}
 	return strings.Join(parts, ",")
 }
@@ -128,11 +136,10 @@ func Meta(in Input) *appsv1.StatefulSet {
 		"--name=$(POD_NAME)",
 		"--data-dir=" + dataDir,
 		"--tls-dir=" + tlsDir,
-		"--initial-cluster=" + InitialCluster(in.Meta),
-		"--grpc-listen=$(POD_IP):" + strconv.Itoa(PortMetaGRPC),
+		"--members=" + MemberList(in.Meta),
 		"--cluster-id=" + in.ClusterID,
 	}, corev1.Container{
-		Env:            []corev1.EnvVar{fieldEnv("POD_NAME", "metadata.name"), fieldEnv("POD_IP", "status.podIP")},
+		Env:            []corev1.EnvVar{fieldEnv("POD_NAME", "metadata.name")},
 		Ports:          ports("grpc", PortMetaGRPC, "etcd-client", PortMetaEtcdClient, "etcd-peer", PortMetaEtcdPeer, "metrics", PortMetaMetrics),
 		VolumeMounts:   []corev1.VolumeMount{mount(stateVolume, dataDir), readOnly("tls", tlsDir)},
 		Resources:      resourcesOr(in.Cluster.Spec.Meta.Resources, requests("50m", "128Mi")),

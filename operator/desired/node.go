@@ -49,13 +49,14 @@ func Node(in Input) *appsv1.DaemonSet {
 		"--node=$(NODE_NAME)",
 		"--namespace=$(POD_NAMESPACE)",
 		"--cluster=" + in.Cluster.Name,
+		"--state-dir=" + HostStateDir,
 		"--disk-dir=" + DiskDir,
 		"--socket=" + AgentSocket,
 	}, corev1.Container{
 		Env:   env,
 		Ports: ports("agent-metrics", PortAgentMetrics),
 		VolumeMounts: []corev1.VolumeMount{
-			mount("dev", "/dev"), mount("sys", "/sys"), readOnly("udev", "/run/udev"), readOnly("host-proc", "/host/proc"),
+			mount("dev", "/dev"), mount("sys", "/sys"), readOnly("udev", "/run/udev"),
 			mount("state", HostStateDir), propagated("run", HostRunDir, corev1.MountPropagationHostToContainer),
 		},
 		Resources:       requests("10m", "48Mi"),
