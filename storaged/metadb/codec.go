@@ -59,7 +59,7 @@ func fromNanos(n int64) time.Time {
 }
 
 func encodeCluster(c *Cluster) []byte {
-	return marshal(&ClusterRecord{Id: raw(c.ID), Incarnation: c.Incarnation, FeatureLevel: uint32(c.Feature), Created: nanos(c.Created)})
+	return marshal(&ClusterRecord{Id: raw(c.ID), Incarnation: c.Incarnation, FeatureLevel: uint32(c.Feature), Created: nanos(c.Created), LastChunk: uint32(c.LastChunk)})
 }
 
 func decodeCluster(_ string, b []byte, rev int64) (Cluster, error) {
@@ -68,7 +68,7 @@ func decodeCluster(_ string, b []byte, rev int64) (Cluster, error) {
 		return Cluster{}, err
 	}
 	id, err := id16("cluster id", r.Id)
-	return Cluster{ID: id, Incarnation: r.Incarnation, Feature: block.Feature(r.FeatureLevel), Created: fromNanos(r.Created), Revision: rev}, err
+	return Cluster{ID: id, Incarnation: r.Incarnation, Feature: block.Feature(r.FeatureLevel), Created: fromNanos(r.Created), LastChunk: block.ChunkID(r.LastChunk), Revision: rev}, err
 }
 
 func encodeLeader(l *Leader) []byte {

@@ -57,7 +57,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 		op   Op
 		want Record
 	}{
-		{PutCluster(Cluster{ID: block.ClusterID{1}, Incarnation: 2, Feature: 3, Created: now}), Cluster{ID: block.ClusterID{1}, Incarnation: 2, Feature: 3, Created: now, Revision: 5}},
+		{PutCluster(Cluster{ID: block.ClusterID{1}, Incarnation: 2, Feature: 3, LastChunk: 4, Created: now}), Cluster{ID: block.ClusterID{1}, Incarnation: 2, Feature: 3, LastChunk: 4, Created: now, Revision: 5}},
 		{PutChunk(Chunk{ID: 7, Node: "n", Zone: "z", DataAddress: "a:1", ISCSIAddress: "b:2", ControlAddress: "c:3", Version: "v", Feature: 1, BootID: 9, PID: 10}),
 			Chunk{ID: 7, Node: "n", Zone: "z", DataAddress: "a:1", ISCSIAddress: "b:2", ControlAddress: "c:3", Version: "v", Feature: 1, BootID: 9, PID: 10, Revision: 5}},
 		{PutNode(Node{Name: "n", Mode: ModeMaintenance, Since: now}), Node{Name: "n", Mode: ModeMaintenance, Since: now, Revision: 5}},

@@ -30,6 +30,7 @@ type ClusterRecord struct {
 	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                       // raised by a restore from backup
 	FeatureLevel  uint32                 `protobuf:"varint,3,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"` // features of wire and disk in use
 	Created       int64                  `protobuf:"varint,4,opt,name=created,proto3" json:"created,omitempty"`
+	LastChunk     uint32                 `protobuf:"varint,5,opt,name=last_chunk,json=lastChunk,proto3" json:"last_chunk,omitempty"` // highest chunk number given out; numbers are not used twice
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -88,6 +89,13 @@ func (x *ClusterRecord) GetFeatureLevel() uint32 {
 func (x *ClusterRecord) GetCreated() int64 {
 	if x != nil {
 		return x.Created
+	}
+	return 0
+}
+
+func (x *ClusterRecord) GetLastChunk() uint32 {
+	if x != nil {
+		return x.LastChunk
 	}
 	return 0
 }
@@ -1233,12 +1241,14 @@ var File_records_proto protoreflect.FileDescriptor
 
 const file_records_proto_rawDesc = "" +
 	"\n" +
-	"\rrecords.proto\x12\x10iomesh.metadb.v1\"\x80\x01\n" +
+	"\rrecords.proto\x12\x10iomesh.metadb.v1\"\x9f\x01\n" +
 	"\rClusterRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12#\n" +
 	"\rfeature_level\x18\x03 \x01(\rR\ffeatureLevel\x12\x18\n" +
-	"\acreated\x18\x04 \x01(\x03R\acreated\"h\n" +
+	"\acreated\x18\x04 \x01(\x03R\acreated\x12\x1d\n" +
+	"\n" +
+	"last_chunk\x18\x05 \x01(\rR\tlastChunk\"h\n" +
 	"\fLeaderRecord\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\x04R\x06member\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +

@@ -13,6 +13,7 @@ type Cluster struct {
 	Incarnation uint64 // raised by a restore from backup; 1 at first
 	Feature     block.Feature
 	Created     time.Time
+	LastChunk   block.ChunkID // highest number given out; none is used twice
 	Revision    int64
 }
 

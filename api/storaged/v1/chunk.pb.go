@@ -1250,7 +1250,8 @@ func (x *DeleteReplicasResponse) GetDeleted() uint32 {
 type SetSnapshotsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
-	SnapSeqs      []uint32               `protobuf:"varint,2,rep,packed,name=snap_seqs,json=snapSeqs,proto3" json:"snap_seqs,omitempty"`
+	SnapSeqs      []uint32               `protobuf:"varint,2,rep,packed,name=snap_seqs,json=snapSeqs,proto3" json:"snap_seqs,omitempty"` // views to keep, ascending
+	SnapSeq       uint32                 `protobuf:"varint,3,opt,name=snap_seq,json=snapSeq,proto3" json:"snap_seq,omitempty"`           // the list knows the views below this one; those at or above it are kept
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1297,6 +1298,13 @@ func (x *SetSnapshotsRequest) GetSnapSeqs() []uint32 {
 		return x.SnapSeqs
 	}
 	return nil
+}
+
+func (x *SetSnapshotsRequest) GetSnapSeq() uint32 {
+	if x != nil {
+		return x.SnapSeq
+	}
+	return 0
 }
 
 type SetSnapshotsResponse struct {
@@ -1818,10 +1826,11 @@ const file_chunk_proto_rawDesc = "" +
 	"\n" +
 	"volume_ids\x18\x02 \x03(\tR\tvolumeIds\"2\n" +
 	"\x16DeleteReplicasResponse\x12\x18\n" +
-	"\adeleted\x18\x01 \x01(\rR\adeleted\"O\n" +
+	"\adeleted\x18\x01 \x01(\rR\adeleted\"j\n" +
 	"\x13SetSnapshotsRequest\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x1b\n" +
-	"\tsnap_seqs\x18\x02 \x03(\rR\bsnapSeqs\"\x16\n" +
+	"\tsnap_seqs\x18\x02 \x03(\rR\bsnapSeqs\x12\x19\n" +
+	"\bsnap_seq\x18\x03 \x01(\rR\asnapSeq\"\x16\n" +
 	"\x14SetSnapshotsResponse\"\x15\n" +
 	"\x13ListReplicasRequest\"\xe9\x01\n" +
 	"\vReplicaInfo\x12\x1b\n" +

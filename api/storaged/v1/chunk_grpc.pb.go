@@ -192,7 +192,8 @@ type ChunkControlClient interface {
 	ReleaseOwner(ctx context.Context, in *ReleaseOwnerRequest, opts ...grpc.CallOption) (*ReleaseOwnerResponse, error)
 	// AddMember asks the owner to bring a new member into an extent's set; returns when accepted, progress is in reports.
 	AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*AddMemberResponse, error)
-	// RemoveMember asks the owner to take a member out of a set (drain, after its replacement is in); I15 applies.
+	// RemoveMember asks the owner to take a member out of a set (drain, after its replacement is in), or to forget an absent
+	// one that has been replaced. Idempotent; FAILED_PRECONDITION where I15 forbids it.
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
 	// Resize tells the owner of the volume's new size, after its extents are recorded.
 	Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error)
@@ -361,7 +362,8 @@ type ChunkControlServer interface {
 	ReleaseOwner(context.Context, *ReleaseOwnerRequest) (*ReleaseOwnerResponse, error)
 	// AddMember asks the owner to bring a new member into an extent's set; returns when accepted, progress is in reports.
 	AddMember(context.Context, *AddMemberRequest) (*AddMemberResponse, error)
-	// RemoveMember asks the owner to take a member out of a set (drain, after its replacement is in); I15 applies.
+	// RemoveMember asks the owner to take a member out of a set (drain, after its replacement is in), or to forget an absent
+	// one that has been replaced. Idempotent; FAILED_PRECONDITION where I15 forbids it.
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
 	// Resize tells the owner of the volume's new size, after its extents are recorded.
 	Resize(context.Context, *ResizeRequest) (*ResizeResponse, error)

@@ -1,0 +1,52 @@
+package meta
+
+import (
+	"context"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+
+	"github.com/iomesh/iomesh/storaged/metadb"
+)
+
+// electionPoll bounds how late a change of raft's leader is noticed where its notification does not tell (losing it).
+const electionPoll = 50 * time.Millisecond
+
+// electionLoop leads while etcd's raft leader is this process. There is no election of our own: raft's leader is alive
+// and connected to a majority, and metadata is nearest to it. That two processes may believe it for a moment is
+// harmless: the later term wins the key, and every mutation is guarded by it.
+func (s *server) electionLoop(ctx context.Context, e *embed.Etcd, db *metadb.DB) {
+	me := e.Server.MemberID()
+	tick := time.NewTicker(electionPoll)
+	defer tick.Stop()
+	var end func() // ends the leadership and waits for it
+	var term uint64
+	stop := func() {
+		if end != nil {
+			end()
+			end = nil
+		}
+	}
+	defer stop()
+	for {
+		leads := e.Server.Leader() == me && !e.Server.IsLearner()
+		switch now := e.Server.Term(); {
+		case leads && (end == nil || now != term || s.lead.Load() == nil):
+			stop()
+			if f, err := s.takeOver(ctx, db, uint64(me), now); err == nil {
+				end, term = f, now
+			} else if ctx.Err() == nil {
+				s.log.Warn("taking the leadership failed; trying again", "term", now, "error", err)
+			}
+		case !leads && end != nil:
+			s.log.Info("no longer the meta leader", "term", term)
+			stop()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-e.Server.LeaderChangedNotify():
+		}
+	}
+}

@@ -1,0 +1,405 @@
+package meta
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/metadb"
+)
+
+const (
+	repairTick = time.Second
+	// Copies under way at once: in all, per owner, and onto one disk.
+	repairMax, repairPerOwner, repairPerDisk = 64, 8, 4
+	// repairExpire is how long an accepted copy may be neither reported nor finished before it is asked for again.
+	repairExpire = 30 * time.Second
+	// repairAgain is how long an extent is left alone after its owner refused a step.
+	repairAgain = 10 * time.Second
+	repairCall  = 5 * time.Second
+)
+
+// diskHealth is what a disk means to the replicas on it.
+type diskHealth uint8
+
+const (
+	diskGood      diskHealth = iota // attached and active
+	diskReturning                   // away, but expected back: its replicas are waited for
+	diskLeaving                     // attached, but being drained
+	diskGone                        // failed, removed, or away for too long
+)
+
+func (h diskHealth) String() string { return [...]string{"good", "returning", "leaving", "gone"}[h] }
+
+// repairStep is one thing to ask of an owner about one extent.
+type repairStep struct {
+	Extent block.ExtentID
+	Add    int            // replicas to add; > 0, or
+	Remove []block.DiskID // members to take out or absent ones to forget
+	Keep   []block.DiskID // replicas whose nodes may not get another
+	Kind   string         // rebuild or drain, for the task
+}
+
+// planExtent decides what an extent needs. joining are the disks being copied to. Rules:
+//
+//   - Members on good or returning disks count; those on leaving and gone disks are to be replaced first, then removed, so that
+//     there never are fewer good copies than before.
+//   - Absent replicas on good or returning disks come back by themselves (the owner copies what they missed) and count as copies
+//     under way.
+//   - When enough members are in sync, absent replicas that no copy runs to are forgotten, and members beyond the factor leave, the
+//     newest first.
+func planExtent(e *metadb.Extent, factor int, health func(block.DiskID) diskHealth, joining []block.DiskID) (repairStep, bool) {
+	step := repairStep{Extent: e.ID, Kind: "rebuild"}
+	var kept, leaving []block.DiskID
+	coming := map[block.DiskID]bool{}
+	for _, m := range e.Members {
+		if m.Kind != metadb.KindFull {
+			continue
+		}
+		switch health(m.Disk) {
+		case diskGood, diskReturning:
+			kept = append(kept, m.Disk)
+		case diskLeaving:
+			step.Kind = "drain"
+			leaving = append(leaving, m.Disk)
+		case diskGone:
+			leaving = append(leaving, m.Disk)
+		}
+	}
+	for _, d := range joining {
+		if h := health(d); h == diskGood || h == diskReturning {
+			coming[d] = true
+		}
+	}
+	var idle []block.DiskID
+	for _, a := range e.Absent {
+		if coming[a.Disk] {
+			continue
+		}
+		if h := health(a.Disk); (h == diskGood || h == diskReturning) && len(kept) < factor {
+			coming[a.Disk] = true
+		} else {
+			idle = append(idle, a.Disk)
+		}
+	}
+	if len(kept) >= factor {
+		step.Remove = append(leaving, idle...)
+		if extra := len(kept) - factor; extra > 0 {
+			step.Remove = append(step.Remove, kept[len(kept)-extra:]...)
+		}
+		return step, len(step.Remove) > 0
+	}
+	if step.Add = factor - len(kept) - len(coming); step.Add <= 0 {
+		return repairStep{}, false
+	}
+	step.Keep = kept
+	for d := range coming {
+		step.Keep = append(step.Keep, d)
+	}
+	return step, true
+}
+
+// repairBook remembers what was asked of owners.
+type repairBook struct {
+	mu      sync.Mutex
+	copies  map[copyKey]time.Time         // accepted AddMember calls
+	refused map[block.ExtentID]time.Time  // steps that failed
+	missing map[block.DiskID]time.Time    // disks that present chunks do not report
+	stuck   map[block.VolumeID]stuckState // volumes for which no place was found
+}
+
+type copyKey struct {
+	extent block.ExtentID
+	disk   block.DiskID
+}
+
+type stuckState struct {
+	reason string
+	at     time.Time
+}
+
+// repairLoop keeps every extent at its replica factor.
+func (l *leader) repairLoop() {
+	l.repair.copies = map[copyKey]time.Time{}
+	l.repair.refused = map[block.ExtentID]time.Time{}
+	l.repair.missing = map[block.DiskID]time.Time{}
+	l.repair.stuck = map[block.VolumeID]stuckState{}
+	tick := time.NewTicker(repairTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-tick.C:
+			l.repairOnce(l.ctx)
+		}
+	}
+}
+
+// diskHealths judges all disks.
+func (l *leader) diskHealths(s *state) map[block.DiskID]diskHealth {
+	l.repair.mu.Lock()
+	defer l.repair.mu.Unlock()
+	now := l.now()
+	out := make(map[block.DiskID]diskHealth, len(s.disks))
+	for id, d := range s.disks {
+		live := l.reg.live(d.Chunk)
+		reports, full := l.reg.disksOf(d.Chunk)
+		r, reported := reports[id]
+		attached := live.Present && reported && r.GetDisk().GetState() == diskStateActive
+		if attached {
+			delete(l.repair.missing, id)
+		}
+		away := func() diskHealth {
+			since := l.reg.offlineSince(d.Chunk)
+			if live.Present {
+				if !full {
+					return diskReturning
+				}
+				first, ok := l.repair.missing[id]
+				if !ok {
+					first = now
+					l.repair.missing[id] = now
+				}
+				since = first
+			}
+			if s.maintenance(d.Chunk) || now.Sub(since) < l.s.opts.RepairDelay {
+				return diskReturning
+			}
+			return diskGone
+		}
+		switch {
+		case d.State == metadb.DiskFailed || d.State == metadb.DiskRemoved:
+			out[id] = diskGone
+		case d.State == metadb.DiskDraining && attached:
+			out[id] = diskLeaving
+		case attached:
+			out[id] = diskGood
+		case d.State == metadb.DiskDraining:
+			out[id] = diskGone
+		default:
+			out[id] = away()
+		}
+	}
+	return out
+}
+
+type repairJob struct {
+	step   repairStep
+	volume metadb.Volume
+	owner  metadb.Owner
+	with   []target // places of the replicas that stay
+}
+
+// repairOnce makes one pass over all extents and starts what the limits admit.
+func (l *leader) repairOnce(ctx context.Context) {
+	var jobs []repairJob
+	var pool []diskRoom
+	l.view(func(s *state) {
+		health := l.diskHealths(s)
+		judge := func(id block.DiskID) diskHealth {
+			if h, ok := health[id]; ok {
+				return h
+			}
+			return diskGone // no record: removed
+		}
+		jobs = l.repairJobs(s, judge)
+		if len(jobs) > 0 {
+			pool = l.rooms(s)
+		}
+	})
+	for _, j := range jobs {
+		if ctx.Err() != nil {
+			return
+		}
+		err := l.repairStep(ctx, j, pool)
+		l.repair.mu.Lock()
+		if err != nil {
+			l.repair.refused[j.step.Extent] = l.now()
+		}
+		l.repair.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			l.log.Debug("repair step not done", "extent", j.step.Extent, "error", err)
+		}
+	}
+}
+
+// repairJobs collects the steps that are due and admitted.
+func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []repairJob {
+	now := l.now()
+	l.repair.mu.Lock()
+	defer l.repair.mu.Unlock()
+	b := &l.repair
+	for k, at := range b.copies {
+		e := extentOf(s, k.extent)
+		if e == nil || hasMember(e, k.disk) || now.Sub(at) > repairExpire {
+			delete(b.copies, k)
+		}
+	}
+	for id, at := range b.refused {
+		if now.Sub(at) > repairAgain {
+			delete(b.refused, id)
+		}
+	}
+	perOwner := map[block.ChunkID]int{}
+	total := 0
+	joining := map[block.ExtentID][]block.DiskID{}
+	note := func(e block.ExtentID, d block.DiskID) {
+		for _, have := range joining[e] {
+			if have == d {
+				return
+			}
+		}
+		joining[e] = append(joining[e], d)
+		perOwner[s.owners[e.Volume].Chunk]++
+		total++
+	}
+	for k := range b.copies {
+		note(k.extent, k.disk)
+	}
+	var jobs []repairJob
+	for id, v := range s.volumes {
+		o := s.owners[id]
+		if v.State != metadb.StateReady || !l.reg.live(o.Chunk).Present {
+			continue
+		}
+		if f, ok := l.reg.volume(o.Chunk, id); ok && f.report.GetEpoch() == uint64(o.Epoch) {
+			for _, es := range f.report.GetStatus().GetExtentStatus() {
+				for _, m := range es.GetMembers() {
+					if d, err := block.ParseDiskID(m.GetDiskId()); err == nil && m.GetKind() == "joining" {
+						e := block.ExtentID{Volume: id, Index: block.ExtentIndex(es.GetIndex())}
+						note(e, d)
+						if _, asked := b.copies[copyKey{e, d}]; asked {
+							b.copies[copyKey{e, d}] = now // it is alive: do not ask again
+						}
+					}
+				}
+			}
+		}
+		extents := s.extents[id]
+		for i := range extents {
+			e := &extents[i]
+			if e.Revision == 0 || !b.refused[e.ID].IsZero() {
+				continue
+			}
+			step, due := planExtent(e, int(v.ReplicaFactor), health, joining[e.ID])
+			if !due {
+				continue
+			}
+			if step.Add > 0 {
+				if total >= repairMax || perOwner[o.Chunk] >= repairPerOwner {
+					continue
+				}
+				perOwner[o.Chunk]++
+				total++
+			}
+			j := repairJob{step: step, volume: v, owner: o}
+			for _, d := range step.Keep {
+				c := s.disks[d].Chunk
+				j.with = append(j.with, target{Disk: d, Chunk: c, Node: s.nodeOf(c)})
+			}
+			jobs = append(jobs, j)
+			if len(jobs) >= 4*repairMax {
+				return jobs
+			}
+		}
+	}
+	return jobs
+}
+
+func extentOf(s *state, id block.ExtentID) *metadb.Extent {
+	list := s.extents[id.Volume]
+	if int(id.Index) >= len(list) || list[id.Index].Revision == 0 {
+		return nil
+	}
+	return &list[id.Index]
+}
+
+func hasMember(e *metadb.Extent, d block.DiskID) bool {
+	for _, m := range e.Members {
+		if m.Disk == d {
+			return true
+		}
+	}
+	return false
+}
+
+// repairStep asks the owner for one step. Removals are idempotent; additions are remembered until they show.
+func (l *leader) repairStep(ctx context.Context, j repairJob, pool []diskRoom) error {
+	cc, err := l.control(j.owner.Chunk)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, repairCall)
+	defer cancel()
+	e := j.step.Extent
+	for _, d := range j.step.Remove {
+		_, err := cc.RemoveMember(ctx, &storagedv1.RemoveMemberRequest{VolumeId: e.Volume.String(), Extent: uint32(e.Index), DiskId: d.String()})
+		if err != nil {
+			return fmt.Errorf("remove %s: %w", d, err)
+		}
+		l.log.Info("replica taken out of its set", "volume", e.Volume, "extent", uint32(e.Index), "disk", d)
+	}
+	if j.step.Add == 0 {
+		return nil
+	}
+	v := j.volume
+	var open []diskRoom
+	perDisk := l.copiesByDisk()
+	for _, d := range pool {
+		if perDisk[d.ID] < repairPerDisk {
+			open = append(open, d)
+		}
+	}
+	w := want{Seed: v.ID, Replicas: 1, Thick: !v.Thin, PreferNode: v.PreferNode, Nodes: v.TopologyNodes}
+	p, err := newPlacer(open, l.limits(), w)
+	if err == nil {
+		var targets []target
+		size := min(uint64(block.ExtentSizeBytes), v.SizeBytes-uint64(e.Index)*block.ExtentSizeBytes)
+		if targets, err = p.place(e.Index, size, 1, j.with); err == nil {
+			return l.addMember(ctx, cc, e, targets[0])
+		}
+	}
+	if len(open) == len(pool) {
+		l.repair.mu.Lock()
+		l.repair.stuck[v.ID] = stuckState{reason: err.Error(), at: l.now()}
+		l.repair.mu.Unlock()
+	}
+	return err
+}
+
+func (l *leader) addMember(ctx context.Context, cc storagedv1.ChunkControlClient, e block.ExtentID, t target) error {
+	key := copyKey{e, t.Disk}
+	l.repair.mu.Lock()
+	l.repair.copies[key] = l.now()
+	delete(l.repair.stuck, e.Volume)
+	l.repair.mu.Unlock()
+	_, err := cc.AddMember(ctx, &storagedv1.AddMemberRequest{VolumeId: e.Volume.String(), Extent: uint32(e.Index), DiskId: t.Disk.String(), Chunk: uint32(t.Chunk)})
+	if err != nil {
+		// With an unknown outcome the entry stays: asking for a second place could make one copy too many.
+		if c := status.Code(err); c != codes.DeadlineExceeded && c != codes.Unavailable {
+			l.repair.mu.Lock()
+			delete(l.repair.copies, key)
+			l.repair.mu.Unlock()
+		}
+		return fmt.Errorf("add %s on node %s: %w", t.Disk, t.Node, err)
+	}
+	l.log.Info("replica being rebuilt", "volume", e.Volume, "extent", uint32(e.Index), "disk", t.Disk, "node", t.Node)
+	return nil
+}
+
+func (l *leader) copiesByDisk() map[block.DiskID]int {
+	l.repair.mu.Lock()
+	defer l.repair.mu.Unlock()
+	out := map[block.DiskID]int{}
+	for k := range l.repair.copies {
+		out[k.disk]++
+	}
+	return out
+}
