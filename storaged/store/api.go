@@ -142,6 +142,10 @@ type Write struct {
 	// SnapSeq is the layer written. One higher than the replica's live layer freezes that one first. A lower one is a write
 	// into an older view; newer views that still share the block see it too.
 	SnapSeq block.SnapSeq
+	// NewerOnly makes a Copy keep every block whose stamp is not lower than the copy's, also below the join start.
+	NewerOnly bool
+	// UseReserve lets the write have the space kept back for repair: it is already on another member of the set (I5).
+	UseReserve bool
 	// Epoch is checked against the fence of the volume; 0 is not checked.
 	Epoch block.Epoch
 	// Generation and Watermark are recorded with the replica if higher than what it has.
@@ -345,10 +349,11 @@ func (s *Store) SetJoin(ctx context.Context, e block.ExtentID, s0 block.Stamp) e
 	return s.setJoin(ctx, e, s0)
 }
 
-// SetSnapshots says which views of the volume are still needed beside the live one. Layers no view needs are freed in the
-// background; returns when the decision is durable.
-func (s *Store) SetSnapshots(ctx context.Context, v block.VolumeID, keep []block.SnapSeq) error {
-	return s.setSnapshots(ctx, v, keep)
+// SetSnapshots says which views of the volume below known are still needed; views from known on are left alone, so that a
+// list that is older than the newest snapshot harms nothing. known is the volume's snapshot sequence in the record the list was
+// taken from. Layers no view needs are freed in the background; returns when the decision is durable. The live layer always stays.
+func (s *Store) SetSnapshots(ctx context.Context, v block.VolumeID, known block.SnapSeq, keep []block.SnapSeq) error {
+	return s.setSnapshots(ctx, v, known, keep)
 }
 
 // CloneSpec names a clone.
@@ -364,7 +369,8 @@ type CloneSpec struct {
 
 // Clone creates a replica that begins with the content of a view of another extent of this disk and shares its space. Its
 // lineage is the origin's; extent indexes must be equal, since checksums name them. Returns when durable. The origin may be
-// deleted afterwards.
+// deleted afterwards. Blocks keep their stamps: the clone's first epoch must be higher than every epoch of its origin, or its
+// writes would lose against what it began with.
 func (s *Store) Clone(ctx context.Context, c CloneSpec) error { return s.clone(ctx, c) }
 
 // Sync moves everything in the journal to its place and writes a checkpoint.

@@ -1,0 +1,298 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/store/vdisk"
+)
+
+// reclaim frees the space of deleted layers, a bounded number of pages per cycle.
+func (d *destager) reclaim() error {
+	budget := reclaimPages
+	for _, l := range d.st.dead {
+		sh := d.layer(l)
+		if l.inherit != nil && !sh.planned {
+			// It never got pages of its own.
+			sh.nodes = [nodesPerExtent]*node{}
+		}
+		for k, n := range sh.nodes {
+			if n == nil {
+				continue
+			}
+			if budget <= 0 {
+				return nil
+			}
+			used, err := d.dropNode(l, n, uint32(k))
+			if err != nil {
+				return err
+			}
+			budget -= used
+			sh.nodes[k] = nil
+		}
+		sh.mapped, sh.own = 0, 0
+		d.drained = append(d.drained, l)
+	}
+	return nil
+}
+
+// dropNode takes a layer off a node; the last one frees its pages. It returns how many pages it had to read.
+func (d *destager) dropNode(l *layer, n *node, k uint32) (int, error) {
+	if n.refs.Add(-1) > 0 {
+		return 0, nil
+	}
+	s := d.s
+	used := 0
+	for j, slot := range n.slot {
+		if slot == 0 || slot == slotLost {
+			continue
+		}
+		s.alloc.mu.Lock()
+		s.alloc.slotRef[slot]--
+		last := s.alloc.slotRef[slot] == 0
+		s.alloc.mu.Unlock()
+		if !last {
+			continue
+		}
+		if err := d.loadInto(&d.pg, l, n, k*nodePages+uint32(j)); err != nil {
+			return used, err
+		}
+		used++
+		for _, p := range d.pg.phys {
+			if p != 0 {
+				d.deref(p - 1)
+			}
+		}
+		d.slots = append(d.slots, slot)
+	}
+	if n.disk != 0 {
+		d.slots = append(d.slots, n.disk)
+	}
+	return used, nil
+}
+
+// checkpoint writes the tree and, when all of it and all moved data is durable, the root.
+func (d *destager) checkpoint() error {
+	s := d.s
+	if err := d.unpin(); err != nil {
+		return err
+	}
+	for l, sh := range d.shadow {
+		for k, n := range sh.nodes {
+			if n == nil || n.disk != 0 {
+				continue
+			}
+			slot, ok := s.alloc.allocSlot()
+			if !ok {
+				return fmt.Errorf("%w: no slot for a table node", ErrNoSpace)
+			}
+			p, err := d.out.next(slot)
+			if err != nil {
+				return err
+			}
+			n.encode(p, &slotHeader{
+				checkpoint: d.st.root.checkpoint, volume: l.rep.id.Volume, index: l.rep.id.Index, number: uint32(k),
+				epoch: l.rep.epoch, generation: l.rep.generation, link: l.handle,
+			})
+			n.disk, n.sum = slot, slotCRC(p)
+		}
+	}
+	if err := d.writeRefs(); err != nil {
+		return err
+	}
+	if err := d.writeDirectory(); err != nil {
+		return err
+	}
+	if err := d.out.flush(); err != nil {
+		return err
+	}
+	mark := s.io.begin(ioFlush)
+	err := s.disk.Flush()
+	s.io.end(mark)
+	if err != nil {
+		return err
+	}
+	return writeRoot(s.disk, &s.sb, &d.st.root)
+}
+
+// writeRoot writes both copies of a root and returns when they are durable.
+func writeRoot(disk vdisk.Disk, sb *superblock, r *root) error {
+	p := vdisk.Aligned(slotBytes)
+	r.encode(p, sb.DiskID)
+	for _, off := range sb.geo.rootOffs(r.checkpoint) {
+		if err := disk.WriteDurable(p, off); err != nil {
+			return fmt.Errorf("checkpoint root: %w", err)
+		}
+	}
+	return nil
+}
+
+// writeRefs writes the refcount pages that have changed.
+func (d *destager) writeRefs() error {
+	s := d.s
+	for k := range s.refSlots {
+		if d.refs[k/64]>>(k%64)&1 == 0 {
+			continue
+		}
+		if old := s.refSlots[k].slot; old != 0 {
+			d.slots = append(d.slots, old)
+		}
+		lo := k * refsPerPage
+		refs := s.alloc.unitRef[lo:min(lo+refsPerPage, len(s.alloc.unitRef))]
+		if !slices.ContainsFunc(refs, func(r uint16) bool { return r != 0 }) {
+			s.refSlots[k] = slotRef{}
+			continue
+		}
+		slot, ok := s.alloc.allocSlot()
+		if !ok {
+			return fmt.Errorf("%w: no slot for reference counts", ErrNoSpace)
+		}
+		p, err := d.out.next(slot)
+		if err != nil {
+			return err
+		}
+		encodeRefs(p, &slotHeader{checkpoint: d.st.root.checkpoint, number: uint32(k)}, refs)
+		s.refSlots[k] = slotRef{slot, slotCRC(p)}
+	}
+	return nil
+}
+
+// dirLayer is the layer for the directory.
+func (sh *shadowLayer) dir(l *layer) dirLayer {
+	x := dirLayer{handle: l.handle, seq: l.seq, mapped: uint32(sh.mapped), own: uint32(sh.own)}
+	for k, n := range sh.nodes {
+		if n != nil {
+			x.nodes[k] = slotRef{n.disk, n.sum}
+		}
+	}
+	return x
+}
+
+// writeDirectory writes the directory into fresh slots, chained, and its place into the root.
+func (d *destager) writeDirectory() error {
+	s := d.s
+	dir := directory{refs: s.refSlots, fences: d.st.fences}
+	for _, x := range d.st.replicas {
+		for _, l := range x.r.base {
+			x.dir.layers = append(x.dir.layers, d.peek(l).dir(l))
+		}
+		dir.replicas = append(dir.replicas, x.dir)
+	}
+	for _, l := range d.st.dead {
+		if !slices.Contains(d.drained, l) {
+			dir.dead = append(dir.dead, dirDead{l.rep.lineage, l.rep.id.Index, d.peek(l).dir(l)})
+		}
+	}
+	p := dir.append(nil)
+	d.st.root.dirBytes, d.st.root.dirCRC = uint32(len(p)), block.CRC32C(p)
+	n := (len(p) + dirSlotBytes - 1) / dirSlotBytes
+	for range n {
+		slot, ok := s.alloc.allocSlot()
+		if !ok {
+			return fmt.Errorf("%w: no slot for the directory", ErrNoSpace)
+		}
+		d.dirNew = append(d.dirNew, slot)
+	}
+	d.st.root.dirSlot = d.dirNew[0]
+	for i, slot := range d.dirNew {
+		q, err := d.out.next(slot)
+		if err != nil {
+			return err
+		}
+		part := p[i*dirSlotBytes : min((i+1)*dirSlotBytes, len(p))]
+		h := slotHeader{kind: kindDir, checkpoint: d.st.root.checkpoint, number: uint32(i), used: uint32(len(part))}
+		if i+1 < n {
+			h.link = d.dirNew[i+1]
+		}
+		h.encode(q)
+		clear(q[slotHeaderBytes+copy(q[slotHeaderBytes:], part) : slotBytes])
+		seal(q)
+	}
+	d.slots = append(d.slots, s.dirSlots...)
+	return nil
+}
+
+// peek is the layer as planned, or as it was if the cycle leaves it alone.
+func (d *destager) peek(l *layer) *shadowLayer {
+	if sh := d.shadow[l]; sh != nil {
+		return sh
+	}
+	return &shadowLayer{nodes: l.nodes, mapped: l.mapped, own: l.own}
+}
+
+// install makes the durable checkpoint what readers and the committer see, and gives back the space it freed.
+func (d *destager) install() {
+	s := d.s
+	slices.Sort(d.units)
+	d.units = slices.Compact(d.units)
+	// Before they can be taken again.
+	s.discard(d.units)
+	s.mu.Lock()
+	for l, sh := range d.shadow {
+		l.nodes, l.mapped, l.own = sh.nodes, sh.mapped, sh.own
+		if sh.planned && l.inherit != nil {
+			if l.inherit.rep != l.rep {
+				l.inherit.clones--
+			}
+			l.inherit = nil
+		}
+	}
+	for _, l := range s.sealed.layers {
+		s.overlays.give(l.sealed)
+		l.sealed = nil
+	}
+	clear(s.sealed.layers)
+	s.sealed = generation{layers: s.sealed.layers[:0], runs: s.sealed.runs[:0]}
+	for _, l := range d.drained {
+		s.dead = slices.DeleteFunc(s.dead, func(o *layer) bool { return o == l })
+		delete(s.layers, l.handle)
+		if l.inherit != nil && l.inherit.rep != l.rep {
+			l.inherit.clones--
+		}
+		f := l.rep.family()
+		if s.families[f]--; s.families[f] == 0 {
+			delete(s.families, f)
+		}
+	}
+	for _, slot := range d.slots {
+		s.cache.drop(slot)
+	}
+	s.dirSlots = append(s.dirSlots[:0], d.dirNew...)
+	s.mu.Unlock()
+	s.alloc.mu.Lock()
+	for _, u := range d.units {
+		s.alloc.units.release(u)
+	}
+	for _, slot := range d.slots {
+		s.alloc.slots.release(slot)
+	}
+	s.alloc.mu.Unlock()
+	s.ring.checkpoint.Store(d.st.root.checkpoint)
+	s.ring.tail.Store(d.st.endAbs)
+	s.n.checkpoints.Add(1)
+	s.qmu.Lock()
+	s.progress = 0
+	s.cycles.done = s.cycles.started
+	s.qcond.Broadcast()
+	s.qmu.Unlock()
+}
+
+// discard tells a device of runs of free units that are worth a command.
+func (s *Store) discard(units []uint32) {
+	for i := 0; i < len(units); {
+		j := i + 1
+		for j < len(units) && units[j] == units[i]+uint32(j-i) {
+			j++
+		}
+		if j-i >= discardUnits {
+			if err := s.disk.Discard(s.geo.blockOff(uint64(units[i])*block.UnitBlocks), int64(j-i)*block.UnitSizeBytes); err != nil {
+				s.log.Warn("discard failed", "disk", s.disk.String(), "error", err)
+			}
+		}
+		i = j
+	}
+}
+
+// discardUnits is the shortest run of units that is discarded: 1 MiB.
+const discardUnits = 16

@@ -1,0 +1,293 @@
+package store
+
+import (
+	"slices"
+
+	"github.com/iomesh/iomesh/storaged/block"
+)
+
+// replica is one extent on this disk. Guarded by Store.mu.
+type replica struct {
+	id         block.ExtentID
+	handle     uint32
+	lineage    block.VolumeID
+	seeder     block.Seeder
+	epoch      block.Epoch // highest seen in a write; for people and for page headers
+	generation block.Generation
+	watermark  uint64
+	highest    uint64
+	joinStart  uint64
+	joining    bool
+	suspect    bool
+	// layers by ascending seq; the last is the live layer.
+	layers []*layer
+	// base is layers as of the last seal: what the checkpoint knows. The destager's between seals.
+	base     []*layer
+	reshaped bool // layers changed since the last seal
+	// nextUnit is where the next large write looks for space first, so that an extent stays together. The committer's.
+	nextUnit uint32
+}
+
+// layer is the content of a replica as of a snapshot sequence, flat: it finds every block without asking an older layer.
+// Guarded by Store.mu.
+type layer struct {
+	handle uint32
+	seq    block.SnapSeq
+	rep    *replica // the replica it belongs or belonged to
+	// nodes is the page table; nil entries have no page with a stamp. Invariant: nodes and all below never change
+	// while the destager works; it replaces them at the end of a checkpoint.
+	nodes [nodesPerExtent]*node
+	// active and sealed hold what is in the journal.
+	active, sealed *overlay
+	// inherit is the layer this one begins with the content of, until the destager has made both share pages.
+	inherit *layer
+	// max is an upper bound of the stamps in the layer.
+	max  uint64
+	dead bool
+	// clones counts layers of other replicas that inherit from this one.
+	clones int
+
+	mapped int64 // units pointed to, as of the checkpoint
+	own    int64 // of those, units that the next newer layer of the replica does not have in the same place
+}
+
+func (r *replica) live() *layer {
+	if len(r.layers) == 0 {
+		return nil
+	}
+	return r.layers[len(r.layers)-1]
+}
+
+// view returns the layer that has the content as of v, or nil if nothing was written by then.
+func (r *replica) view(v block.SnapSeq) *layer {
+	for i := len(r.layers) - 1; i >= 0; i-- {
+		if r.layers[i].seq <= v {
+			return r.layers[i]
+		}
+	}
+	return nil
+}
+
+func (r *replica) find(seq block.SnapSeq) (int, bool) {
+	return slices.BinarySearchFunc(r.layers, seq, func(l *layer, s block.SnapSeq) int {
+		switch {
+		case l.seq < s:
+			return -1
+		case l.seq > s:
+			return 1
+		}
+		return 0
+	})
+}
+
+func (r *replica) family() family { return family{r.lineage, r.id.Index} }
+
+// addReplica puts a new replica into the tables.
+func (s *Store) addReplica(id block.ExtentID, handle uint32, lineage block.VolumeID) *replica {
+	r := &replica{id: id, handle: handle, lineage: lineage, seeder: block.NewSeeder(lineage, id.Index)}
+	s.replicas[id] = r
+	s.nextHandle = max(s.nextHandle, handle+1)
+	return r
+}
+
+// addLayer puts a new layer into a replica, sharing the content of from (nil: empty).
+func (s *Store) addLayer(r *replica, handle uint32, seq block.SnapSeq, from *layer) *layer {
+	l := &layer{handle: handle, seq: seq, rep: r, inherit: from}
+	if from != nil {
+		l.max = from.max
+		if from.rep != r {
+			from.clones++
+		}
+	}
+	i, _ := r.find(seq)
+	r.layers = slices.Insert(r.layers, i, l)
+	r.reshaped = true
+	s.layers[handle] = l
+	s.families[r.family()]++
+	s.nextHandle = max(s.nextHandle, handle+1)
+	return l
+}
+
+// bury takes a layer out of service; the destager frees its space.
+func (s *Store) bury(l *layer) {
+	l.dead = true
+	l.rep.reshaped = true
+	l.rep.layers = slices.DeleteFunc(l.rep.layers, func(o *layer) bool { return o == l })
+	s.dead = append(s.dead, l)
+}
+
+func (s *Store) removeReplica(r *replica) {
+	for len(r.layers) > 0 {
+		s.bury(r.layers[len(r.layers)-1])
+	}
+	delete(s.replicas, r.id)
+}
+
+// put records a block in the layer's active overlay.
+func (s *Store) put(l *layer, b block.No, e ovEntry) {
+	o := s.overlayOf(l)
+	s.active.entries++
+	if o.put(b, e) {
+		s.active.pages++
+	}
+	l.max = max(l.max, e.stamp)
+	l.rep.highest = max(l.rep.highest, e.stamp)
+}
+
+func (s *Store) putPage(l *layer, p uint32, stamp uint64) {
+	o := s.overlayOf(l)
+	s.active.entries++
+	if o.putPage(p, stamp) {
+		s.active.pages++
+	}
+	l.max = max(l.max, stamp)
+	l.rep.highest = max(l.rep.highest, stamp)
+}
+
+func (s *Store) overlayOf(l *layer) *overlay {
+	if l.active == nil {
+		l.active = s.overlays.take()
+		s.active.layers = append(s.active.layers, l)
+	}
+	return l.active
+}
+
+// lookup fills out with the blocks [start, start+len(out)) of l, which lie in one page. If a map page is needed that is not
+// in memory it returns where that is (see pageRef) and false.
+func (s *Store) lookup(l *layer, start block.No, out []ovEntry) (pageRef, bool) {
+	page := uint32(start) / pageBlocks
+	if len(out) == 1 {
+		return s.lookupOne(l, start, page, &out[0])
+	}
+	var have [pageBlocks]bool
+	left := len(out)
+	for ; ; l = l.inherit {
+		for _, o := range [2]*overlay{l.active, l.sealed} {
+			if o == nil || left == 0 {
+				continue
+			}
+			if o.count[page] != 0 {
+				for i := range out {
+					if have[i] {
+						continue
+					}
+					if e, ok := o.blocks[uint32(start)+uint32(i)]; ok {
+						out[i], have[i] = e, true
+						left--
+					}
+				}
+			}
+			if len(o.pages) != 0 && left > 0 {
+				if stamp, ok := o.pages[page]; ok {
+					for i := range out {
+						if !have[i] {
+							out[i], have[i] = ovEntry{stamp: stamp}, true
+						}
+					}
+					left = 0
+				}
+			}
+		}
+		if left == 0 {
+			return pageRef{}, true
+		}
+		if l.inherit == nil {
+			break
+		}
+	}
+	pg, uniform, ref := s.basePage(l, page)
+	if pg == nil && ref.slot != 0 {
+		return ref, false
+	}
+	first := int(uint32(start) % pageBlocks)
+	for i := range out {
+		if have[i] {
+			continue
+		}
+		if pg == nil {
+			out[i] = uniform
+		} else {
+			out[i] = pg.entry(first + i)
+		}
+	}
+	return pageRef{}, true
+}
+
+func (s *Store) lookupOne(l *layer, b block.No, page uint32, out *ovEntry) (pageRef, bool) {
+	for ; ; l = l.inherit {
+		for _, o := range [2]*overlay{l.active, l.sealed} {
+			if o == nil {
+				continue
+			}
+			if o.count[page] != 0 {
+				if e, ok := o.blocks[uint32(b)]; ok {
+					*out = e
+					return pageRef{}, true
+				}
+			}
+			if len(o.pages) != 0 {
+				if stamp, ok := o.pages[page]; ok {
+					*out = ovEntry{stamp: stamp}
+					return pageRef{}, true
+				}
+			}
+		}
+		if l.inherit == nil {
+			break
+		}
+	}
+	pg, uniform, ref := s.basePage(l, page)
+	switch {
+	case pg != nil:
+		*out = pg.entry(int(uint32(b) % pageBlocks))
+	case ref.slot != 0:
+		return ref, false
+	default:
+		*out = uniform
+	}
+	return pageRef{}, true
+}
+
+// pageRef names a map page to be loaded: of which layer, and by which slot and checksum its table knew it.
+type pageRef struct {
+	slotRef
+	layer *layer
+	page  uint32
+}
+
+// basePage finds page of l as of the last checkpoint: the page if it is in memory, else where it is, else what every
+// block of it is.
+func (s *Store) basePage(l *layer, page uint32) (pg *mapPage, uniform ovEntry, ref pageRef) {
+	n := l.nodes[page/nodePages]
+	if n == nil {
+		return nil, ovEntry{}, pageRef{}
+	}
+	switch slot := n.slot[page%nodePages]; slot {
+	case 0:
+		return nil, ovEntry{stamp: n.high[page%nodePages]}, pageRef{}
+	case slotLost:
+		return nil, ovEntry{loc: locBad}, pageRef{}
+	default:
+		if pg := s.cache.get(slot); pg != nil {
+			s.cache.hits.Add(1)
+			return pg, ovEntry{}, pageRef{}
+		}
+		s.cache.misses.Add(1)
+		return nil, ovEntry{}, pageRef{slotRef{slot, n.crc[page%nodePages]}, l, page}
+	}
+}
+
+// baseHigh is an upper bound of the stamps in a page of l as of the last checkpoint; inherited layers included.
+func (l *layer) baseHigh(page uint32) uint64 {
+	for l.inherit != nil {
+		l = l.inherit
+	}
+	n := l.nodes[page/nodePages]
+	if n == nil {
+		return 0
+	}
+	if n.slot[page%nodePages] == slotLost {
+		return ^uint64(0)
+	}
+	return n.high[page%nodePages]
+}
