@@ -1,0 +1,227 @@
+package chunk
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/internal/version"
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/metadb"
+	"github.com/iomesh/iomesh/storaged/timeouts"
+)
+
+// metaLink is the chunk's side of the membership: registration once, then heartbeats to whichever meta member leads.
+type metaLink struct {
+	s     *Server
+	req   *storagedv1.RegisterRequest
+	conns map[string]*grpc.ClientConn
+}
+
+func newMetaLink(s *Server, data, iscsi, control net.Listener) (*metaLink, error) {
+	return &metaLink{s: s, conns: map[string]*grpc.ClientConn{}, req: &storagedv1.RegisterRequest{
+		Node: s.o.Node, Zone: s.o.Zone, DataAddress: hostPort(s.o.Advertise, data), IscsiAddress: hostPort(s.o.Advertise, iscsi),
+		ControlAddress: hostPort(s.o.Advertise, control), Version: version.String(), FeatureLevel: uint32(block.FeatureLevel),
+		Pid: int32(os.Getpid()), BootId: s.boot,
+	}}, nil
+}
+
+func (l *metaLink) close() {
+	for _, c := range l.conns {
+		_ = c.Close()
+	}
+}
+
+func (l *metaLink) conn(addr string) (storagedv1.MembershipClient, error) {
+	c := l.conns[addr]
+	if c == nil {
+		var err error
+		if c, err = grpc.NewClient(addr, grpc.WithTransportCredentials(l.s.tls.ClientCredentials(mtls.RoleMeta))); err != nil {
+			return nil, fmt.Errorf("meta member %s: %w", addr, err)
+		}
+		l.conns[addr] = c
+	}
+	return storagedv1.NewMembershipClient(c), nil
+}
+
+// leaderIn returns the leader's address if err says where it is.
+func leaderIn(err error) string {
+	for _, d := range status.Convert(err).Details() {
+		if n, ok := d.(*storagedv1.NotLeader); ok {
+			return n.LeaderAddress
+		}
+	}
+	return ""
+}
+
+// register makes the chunk known and opens the metadata. It tries all members until ctx ends: a chunk may start before them.
+func (l *metaLink) register(ctx context.Context) error {
+	var said string
+	next, hint := 0, ""
+	for {
+		addr := hint
+		if addr == "" {
+			addr = l.s.o.Meta[next%len(l.s.o.Meta)]
+			next++
+		}
+		resp, err := l.tryRegister(ctx, addr)
+		if err == nil {
+			return l.registered(resp)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("register with meta: %w (last error: %w)", context.Cause(ctx), err)
+		}
+		hint = leaderIn(err)
+		if hint == addr {
+			hint = ""
+		}
+		if err.Error() != said {
+			said = err.Error()
+			l.s.log.Info("not registered yet", "meta", addr, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func (l *metaLink) tryRegister(ctx context.Context, addr string) (*storagedv1.RegisterResponse, error) {
+	c, err := l.conn(addr)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	return c.Register(ctx, l.req)
+}
+
+func (l *metaLink) registered(r *storagedv1.RegisterResponse) error {
+	s := l.s
+	var err error
+	if s.cluster, err = block.ParseClusterID(r.ClusterId); err != nil {
+		return fmt.Errorf("registration: %w", err)
+	}
+	s.id = block.ChunkID(r.Chunk)
+	s.registered = r.Revision
+	s.db, err = metadb.Open(metadb.Options{Endpoints: r.EtcdEndpoints, TLS: s.tls.ClientConfig(mtls.RoleMeta), Log: s.log})
+	return err
+}
+
+// heartbeat keeps the stream to the leader until ctx ends.
+func (l *metaLink) heartbeat(ctx context.Context) {
+	next, hint, said := 0, "", ""
+	for ctx.Err() == nil {
+		addr := hint
+		if addr == "" {
+			addr = l.s.o.Meta[next%len(l.s.o.Meta)]
+			next++
+		}
+		err := l.stream(ctx, addr)
+		if ctx.Err() != nil {
+			return
+		}
+		if hint = leaderIn(err); hint == addr {
+			hint = ""
+		}
+		if err != nil && err.Error() != said && hint == "" {
+			said = err.Error()
+			l.s.log.Info("no heartbeat stream", "meta", addr, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// fullEvery is how many heartbeats carry changes only, between complete ones.
+const fullEvery = 10
+
+func (l *metaLink) stream(ctx context.Context, addr string) error {
+	c, err := l.conn(addr)
+	if err != nil {
+		return err
+	}
+	// A member that is frozen accepts a stream and never answers.
+	sctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watchdog := time.AfterFunc(timeouts.OwnerDead, cancel)
+	defer watchdog.Stop()
+	st, err := c.Heartbeat(sctx)
+	if err != nil {
+		return err
+	}
+	recv := make(chan error, 1)
+	l.s.wg.Go(func() {
+		for {
+			if _, err := st.Recv(); err != nil {
+				recv <- err
+				return
+			}
+			watchdog.Reset(timeouts.OwnerDead)
+		}
+	})
+	t := time.NewTicker(timeouts.Heartbeat)
+	defer t.Stop()
+	r := newReporter(l.s)
+	for n := 0; ; n++ {
+		if err := st.Send(r.report(n%fullEvery == 0)); err != nil {
+			return <-recv
+		}
+		select {
+		case err := <-recv:
+			return err
+		case <-t.C:
+		case <-ctx.Done():
+			_ = st.CloseSend()
+			return nil
+		}
+	}
+}
+
+// reporter makes heartbeats.
+type reporter struct {
+	s    *Server
+	last map[block.VolumeID]string
+}
+
+func newReporter(s *Server) *reporter {
+	return &reporter{s: s, last: map[block.VolumeID]string{}}
+}
+
+func (r *reporter) report(full bool) *storagedv1.HeartbeatRequest {
+	s := r.s
+	h := &storagedv1.HeartbeatRequest{Chunk: uint32(s.id), BootId: s.boot, Full: full, Unreachable: s.unreachable(),
+		Sessions: uint32(s.target.Totals().Sessions)}
+	if full {
+		for _, d := range s.disks.all() {
+			h.Disks = append(h.Disks, s.diskReport(d))
+		}
+		slices.SortFunc(h.Disks, func(a, b *storagedv1.DiskReport) int { return compare(a.Disk.Id, b.Disk.Id) })
+	}
+	seen := map[block.VolumeID]bool{}
+	for _, v := range s.volumes.all() {
+		seen[v.id] = true
+		rep := v.report()
+		key := summary(rep)
+		if full || r.last[v.id] != key {
+			r.last[v.id] = key
+			h.Volumes = append(h.Volumes, rep)
+		}
+	}
+	for id := range r.last {
+		if !seen[id] {
+			delete(r.last, id)
+		}
+	}
+	return h
+}

@@ -1,0 +1,154 @@
+package chunk
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/peer"
+	"github.com/iomesh/iomesh/storaged/replication"
+	"github.com/iomesh/iomesh/storaged/timeouts"
+)
+
+// peerEvent is a chunk that can be reached, or not any more, or (volume set) a new owned volume that has to learn who can.
+type peerEvent struct {
+	chunk  block.ChunkID
+	boot   uint64
+	up     bool
+	volume *volume
+}
+
+// peers tells the owned volumes which chunks can be reached, in one order for all.
+type peers struct {
+	s *Server
+
+	mu    sync.Mutex
+	queue []peerEvent
+	wake  chan struct{}
+
+	up map[block.ChunkID]uint64 // only in run
+}
+
+func newPeers(s *Server) *peers {
+	return &peers{s: s, wake: make(chan struct{}, 1), up: map[block.ChunkID]uint64{}}
+}
+
+func (p *peers) post(e peerEvent) {
+	p.mu.Lock()
+	p.queue = append(p.queue, e)
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *peers) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.wake:
+		}
+		p.mu.Lock()
+		batch := p.queue
+		p.queue = nil
+		p.mu.Unlock()
+		for _, e := range batch {
+			p.handle(e)
+		}
+	}
+}
+
+func (p *peers) handle(e peerEvent) {
+	switch {
+	case e.volume != nil:
+		e.volume.peerUp(p.s.id, p.s.boot)
+		for id, boot := range p.up {
+			e.volume.peerUp(id, boot)
+		}
+		return
+	case e.up:
+		p.up[e.chunk] = e.boot
+	default:
+		delete(p.up, e.chunk)
+	}
+	for _, v := range p.s.volumes.all() {
+		if e.up {
+			v.peerUp(e.chunk, e.boot)
+		} else {
+			v.peerDown(e.chunk)
+		}
+	}
+}
+
+func (v *volume) peerUp(id block.ChunkID, boot uint64) {
+	v.step(func(o *replication.Owner, now replication.Time, out []replication.Effect) []replication.Effect {
+		return o.PeerUp(now, id, boot, out)
+	})
+}
+
+func (v *volume) peerDown(id block.ChunkID) {
+	v.step(func(o *replication.Owner, now replication.Time, out []replication.Effect) []replication.Effect {
+		return o.PeerDown(now, id, out)
+	})
+}
+
+// liveness drops the connections to chunks that have stopped answering heartbeats: a process that is frozen keeps its
+// connections, and what is queued to it would arrive late.
+type liveness struct {
+	mu   sync.Mutex
+	last map[block.ChunkID]replication.Time
+}
+
+func (l *liveness) heard(id block.ChunkID, now replication.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last == nil {
+		l.last = map[block.ChunkID]replication.Time{}
+	}
+	l.last[id] = now
+}
+
+// silent returns the chunks that have a control connection and have not answered for timeouts.ReplicaDrop.
+func (l *liveness) silent(now replication.Time) []block.ChunkID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []block.ChunkID
+	for id, t := range l.last {
+		if now.Sub(t) > timeouts.ReplicaDrop {
+			out = append(out, id)
+			delete(l.last, id)
+		}
+	}
+	return out
+}
+
+func (s *Server) dropSilent() {
+	for _, id := range s.alive.silent(s.now()) {
+		r := s.routes.get(id)
+		for c := range r.out {
+			if conn := r.out[c].Load(); conn != nil {
+				conn.Close(fmt.Errorf("chunk %s has not answered heartbeats for %s", id, timeouts.ReplicaDrop))
+			}
+		}
+	}
+}
+
+// unreachable lists the chunks of the cluster to which there is no data connection now.
+func (s *Server) unreachable() []uint32 {
+	s.mu.Lock()
+	ids := make([]block.ChunkID, 0, len(s.chunks))
+	for id := range s.chunks {
+		ids = append(ids, id)
+	}
+	s.mu.Unlock()
+	var out []uint32
+	for _, id := range ids {
+		if id != s.id && s.routes.get(id).out[peer.Data].Load() == nil {
+			out = append(out, uint32(id))
+		}
+	}
+	return out
+}

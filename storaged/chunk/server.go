@@ -1,0 +1,299 @@
+package chunk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/internal/version"
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/metadb"
+	"github.com/iomesh/iomesh/storaged/pagebuf"
+	"github.com/iomesh/iomesh/storaged/peer"
+	"github.com/iomesh/iomesh/storaged/replication"
+	"github.com/iomesh/iomesh/storaged/target"
+)
+
+// Options of a chunk server.
+type Options struct {
+	// Node names the node; a chunk keeps its number as long as its node keeps its name. Zone may be empty.
+	Node, Zone string
+	// DiskDir is the disk directory (package diskdir).
+	DiskDir string
+	// Meta are the gRPC addresses of the meta members, host:port.
+	Meta []string
+	// TLSDir holds the credentials of role chunk.
+	TLSDir string
+	// Advertise is the address other nodes reach this one at. The listeners are bound to it, except where they name a host.
+	Advertise string
+	// DataListen, ISCSIListen, ControlListen and MetricsListen are host:port; port 0 picks one. An empty MetricsListen serves none.
+	DataListen, ISCSIListen, ControlListen, MetricsListen string
+	// EncryptPayload keeps replica traffic encrypted after the handshake. Must be equal on all chunks.
+	EncryptPayload bool
+	// ResyncBytesPerSecond limits copying for rebuild and resync. 0 means 400 MiB/s.
+	ResyncBytesPerSecond int64
+	Log                  *slog.Logger
+}
+
+// Server is a running chunk.
+type Server struct {
+	o    Options
+	log  *slog.Logger
+	now  func() replication.Time
+	boot uint64
+	ctx  context.Context
+	wg   sync.WaitGroup
+
+	id         block.ChunkID
+	cluster    block.ClusterID
+	registered int64 // metadata revision of the registration
+
+	tls      *mtls.Source
+	db       *metadb.DB
+	pool     pagebuf.Pool
+	routes   routes
+	alive    liveness
+	metrics  *metrics
+	net      *peer.Network
+	leases   *leases
+	replicas *replicas
+	volumes  *volumes
+	peers    *peers
+	disks    *disks
+	target   *target.Server
+
+	mu     sync.Mutex
+	chunks map[block.ChunkID]metadb.Chunk
+	byID   map[block.DiskID]*disk
+}
+
+// Run serves until ctx ends, or something fails that the chunk cannot go on without. All goroutines have ended when it returns.
+func Run(ctx context.Context, o Options) error {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.ResyncBytesPerSecond == 0 {
+		o.ResyncBytesPerSecond = 400 << 20
+	}
+	for what, v := range map[string]string{"node name": o.Node, "disk directory": o.DiskDir, "TLS directory": o.TLSDir, "address to advertise": o.Advertise} {
+		if v == "" {
+			return fmt.Errorf("chunk: no %s given", what)
+		}
+	}
+	if len(o.Meta) == 0 {
+		return errors.New("chunk: no meta addresses given")
+	}
+	src, err := mtls.Load(o.TLSDir)
+	if err != nil {
+		return fmt.Errorf("chunk: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &Server{o: o, log: o.Log, now: boottime, boot: uint64(time.Now().UnixNano()), ctx: ctx, tls: src,
+		chunks: map[block.ChunkID]metadb.Chunk{}, byID: map[block.DiskID]*disk{}, metrics: newMetrics()}
+
+	data, err := listen(o.DataListen, "replica traffic")
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	iscsi, err := listen(o.ISCSIListen, "iSCSI")
+	if err != nil {
+		return err
+	}
+	defer iscsi.Close()
+	control, err := listen(o.ControlListen, "control")
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+
+	link, err := newMetaLink(s, data, iscsi, control)
+	if err != nil {
+		return err
+	}
+	defer link.close()
+	if err := link.register(ctx); err != nil {
+		return err
+	}
+	s.log = s.log.With("chunk", uint32(s.id), "node", o.Node)
+	defer s.db.Close()
+
+	s.leases = newLeases(s)
+	s.replicas = newReplicas(s)
+	s.volumes = newVolumes(s)
+	s.peers = newPeers(s)
+	s.disks = newDisks(o.DiskDir, s.cluster, s, s.log)
+	s.net = peer.New(peer.Options{Cluster: s.cluster, Self: s.id, Boot: s.boot, Secure: peer.MTLS(src), Encrypt: o.EncryptPayload,
+		Pool: &s.pool, Handler: s, Log: s.log})
+	if s.target, err = target.New(target.Options{Directory: s.volumes, Log: s.log, Pool: &s.pool}); err != nil {
+		return err
+	}
+
+	fatal := func(what string, f func() error) {
+		s.wg.Go(func() {
+			if err := f(); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", what, err))
+			}
+		})
+	}
+	gs := grpc.NewServer(grpc.Creds(src.ServerCredentials(mtls.RoleMeta, mtls.RoleController, mtls.RoleAdmin, mtls.RoleChunk)))
+	storagedv1.RegisterChunkControlServer(gs, &controlServer{s: s})
+
+	// Disks first: their fences must be known before anything is answered (I3).
+	s.disks.sync(ctx)
+	s.wg.Go(func() { s.disks.run(ctx) })
+	s.wg.Go(func() { s.peers.run(ctx) })
+	s.wg.Go(func() { s.followChunks(ctx) })
+	s.wg.Go(func() { s.tick(ctx) })
+	fatal("replica traffic", func() error { return s.net.Serve(data) })
+	fatal("control", func() error { return gs.Serve(control) })
+	fatal("iSCSI", func() error {
+		if err := s.target.Serve(iscsi); err != nil && !errors.Is(err, target.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	if o.MetricsListen != "" {
+		ln, err := listen(o.MetricsListen, "metrics")
+		if err != nil {
+			cancel(err)
+		} else {
+			fatal("metrics", func() error { return s.metrics.serve(ctx, ln) })
+		}
+	}
+	s.wg.Go(func() { s.volumes.run(ctx) })
+	s.wg.Go(func() { link.heartbeat(ctx) })
+	s.log.Info("chunk is up", "version", version.String(), "data", data.Addr().String(), "iscsi", iscsi.Addr().String(), "control", control.Addr().String())
+
+	<-ctx.Done()
+	// Sessions end first; then peers; what replicas have begun is completed by the disks' closing.
+	gs.Stop()
+	_ = s.target.Close()
+	s.net.Close()
+	s.wg.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+func listen(addr, what string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s on %s: %w", what, addr, err)
+	}
+	return ln, nil
+}
+
+// tick drives the machines.
+func (s *Server) tick(ctx context.Context) {
+	t := time.NewTicker(replication.TickInterval)
+	defer t.Stop()
+	last := s.now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		now := s.now()
+		budget := int64(float64(s.o.ResyncBytesPerSecond) * min(now.Sub(last).Seconds(), 0.1))
+		last = now
+		s.leases.tick()
+		s.volumes.tick(budget)
+		s.dropSilent()
+	}
+}
+
+// followChunks keeps the connections to the other chunks.
+func (s *Server) followChunks(ctx context.Context) {
+	for u := range s.db.WatchChunks(ctx) {
+		s.mu.Lock()
+		gone := u.Deleted
+		if u.Reset {
+			for id := range s.chunks {
+				gone = append(gone, id)
+			}
+		}
+		for _, id := range gone {
+			delete(s.chunks, id)
+		}
+		for _, c := range u.Chunks {
+			s.chunks[c.ID] = c
+		}
+		s.mu.Unlock()
+		for _, id := range gone {
+			s.mu.Lock()
+			_, still := s.chunks[id]
+			s.mu.Unlock()
+			if !still {
+				s.net.Disconnect(id)
+			}
+		}
+		for _, c := range u.Chunks {
+			if c.ID != s.id {
+				s.net.Connect(c.ID, c.DataAddress)
+			}
+		}
+		s.volumes.change(func() {})
+	}
+}
+
+// chain is the number of the unbroken row of promises given to a chunk.
+func (s *Server) chain(id block.ChunkID) uint64 { return s.leases.l.Chain(id) }
+
+// lineage reads which volume seeds the checksums of a volume.
+func (s *Server) lineage(ctx context.Context, id block.VolumeID) (block.VolumeID, error) {
+	v, err := s.db.GetVolume(ctx, id)
+	return v.Lineage, err
+}
+
+func (s *Server) diskByID(id block.DiskID) *disk {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byID[id]
+}
+
+// readersPerDisk bounds the reads a disk has at once.
+const readersPerDisk = 32
+
+// diskOpened implements diskEvents.
+func (s *Server) diskOpened(d *disk) {
+	d.reads = make(chan *storeOp, 1024)
+	for range readersPerDisk {
+		d.readers.Go(func() {
+			for o := range d.reads {
+				o.read(&s.pool)
+			}
+		})
+	}
+	s.replicas.diskOpened(d)
+	s.mu.Lock()
+	s.byID[d.id] = d
+	s.mu.Unlock()
+}
+
+// diskGone implements diskEvents.
+func (s *Server) diskGone(d *disk, _ error) {
+	s.mu.Lock()
+	delete(s.byID, d.id)
+	s.mu.Unlock()
+	d.stop()
+}
+
+// diskInUse implements diskEvents: a disk with replicas is needed until they have been moved away.
+func (s *Server) diskInUse(d *disk) string {
+	if n := d.store.Stats().Replicas; n > 0 {
+		return fmt.Sprintf("%d replicas; drain it first", n)
+	}
+	return ""
+}

@@ -1,0 +1,224 @@
+package chunk
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/metadb"
+	"github.com/iomesh/iomesh/storaged/pagebuf"
+	"github.com/iomesh/iomesh/storaged/replication"
+)
+
+// volume is a volume this chunk owns: its Owner machine with a lock, and what connects it to the target, the peers and the
+// metadata. No lock is shared between volumes. Effects are performed outside the lock.
+type volume struct {
+	s       *Server
+	id      block.VolumeID
+	lineage block.VolumeID
+	owner   metadb.Owner
+	log     *slog.Logger
+	size    atomic.Uint64 // bytes
+	thin    bool
+	factor  int // wanted full members per extent
+
+	mu     sync.Mutex
+	o      *replication.Owner
+	parts  []*part // by tag
+	free   []uint64
+	bufs   map[*byte]*pagebuf.Buf // what the data of writes in progress lies in
+	lost   bool
+	reason replication.Result
+	extent []extentView
+	grants []metadb.Grant
+	snaps  map[uint64]block.SnapshotID // barriers by tag
+
+	ready  chan struct{} // closed when every extent serves, or the wait for it is given up
+	gone   chan struct{} // closed when the ownership has ended and the sessions are dropped
+	once   sync.Once
+	sets   setQueue
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// extentView is what the machine reported of one extent last.
+type extentView struct {
+	phase     replication.ExtentPhase
+	record    replication.Record
+	joining   block.DiskID
+	copied    uint64
+	left      uint64
+	needs     block.DiskID
+	needsWhy  bool
+	badBlocks uint64
+}
+
+// step runs f on the machine and performs what it wants.
+func (v *volume) step(f func(o *replication.Owner, now replication.Time, out []replication.Effect) []replication.Effect) {
+	out := getEffects()
+	v.mu.Lock()
+	out.list = f(v.o, v.s.now(), out.list)
+	v.settle(out)
+	v.mu.Unlock()
+	v.perform(out)
+}
+
+// settle notes, under the lock, what the effects change in the bookkeeping, and takes references to the buffers that
+// messages need. It must be called after every call of the machine.
+func (v *volume) settle(out *effects) {
+	for i := range out.list {
+		e := &out.list[i]
+		switch e.Kind {
+		case replication.EffReport:
+			v.note(e.Report)
+		case replication.EffLost:
+			v.lost, v.reason = true, e.Result
+		}
+	}
+}
+
+// bufOf returns what the data of a message lies in, with a reference, or nil for memory of the collector.
+func (v *volume) bufOf(data []byte) *pagebuf.Buf {
+	if len(data) == 0 {
+		return nil
+	}
+	v.mu.Lock()
+	b := v.bufs[&data[0]]
+	if b != nil {
+		b.Retain()
+	}
+	v.mu.Unlock()
+	return b
+}
+
+func (v *volume) perform(out *effects) {
+	for i := range out.list {
+		e := &out.list[i]
+		switch e.Kind {
+		case replication.EffSend:
+			buf := v.bufOf(e.Msg.Data)
+			v.s.send(e.To, &e.Msg, buf)
+			buf.Release()
+		case replication.EffComplete:
+			v.complete(e, nil)
+		case replication.EffPiece:
+			v.piece(e)
+		case replication.EffForget:
+			v.forget(e.Tag)
+		case replication.EffLocked:
+			v.locked(e)
+		case replication.EffSetChange:
+			v.sets.add(v, e.Change)
+		case replication.EffCommitSnapshot:
+			v.commitSnapshot(e.Tag)
+		case replication.EffSetOwner:
+			v.passOwner(e.To)
+		case replication.EffLost:
+			v.s.volumes.ended(v)
+		}
+	}
+	out.put()
+}
+
+// receive hands an answer of a replica to the machine. buf, if any, is what m.Data lies in; receive takes over one reference.
+//
+// The data of a read goes to the client without a copy when the machine completes the read at once, which is nearly always.
+// Otherwise the machine keeps the slice for a while: then the memory is left to the collector.
+func (v *volume) receive(from block.ChunkID, m *replication.Message, buf *pagebuf.Buf) {
+	out := getEffects()
+	v.mu.Lock()
+	out.list = v.o.Receive(v.s.now(), from, m, out.list)
+	v.settle(out)
+	v.mu.Unlock()
+	if buf != nil {
+		for i := range out.list {
+			e := &out.list[i]
+			if e.Kind == replication.EffComplete && len(e.Data) > 0 && len(m.Data) > 0 && &e.Data[0] == &m.Data[0] {
+				v.complete(e, buf)
+				e.Kind, buf = 0, nil
+				break
+			}
+		}
+		if len(m.Data) > 0 {
+			buf.Abandon()
+		} else {
+			buf.Release()
+		}
+	}
+	v.perform(out)
+}
+
+// note keeps what status needs to know.
+func (v *volume) note(r *replication.Report) {
+	if int(r.Extent) >= len(v.extent) {
+		v.extent = append(v.extent, make([]extentView, int(r.Extent)+1-len(v.extent))...)
+	}
+	x := &v.extent[r.Extent]
+	switch r.Kind {
+	case replication.ReportPhase:
+		x.phase = r.Phase
+		if r.Phase == replication.PhaseServing {
+			x.needsWhy = false
+		}
+	case replication.ReportReady:
+		v.setReady()
+	case replication.ReportSet:
+		x.record = r.Record
+		x.needsWhy = false
+	case replication.ReportNeeds:
+		x.needs, x.needsWhy = r.Disk, true
+		v.log.Warn("extent needs a disk that is not there", "extent", uint32(r.Extent), "disk", r.Disk.String())
+	case replication.ReportJoin:
+		x.joining, x.copied, x.left = r.Disk, r.CopiedBytes, r.LeftBytes
+	case replication.ReportJoined:
+		v.s.metrics.resyncBytes.Add(float64(r.CopiedBytes))
+		v.log.Info("replica is in sync", "extent", uint32(r.Extent), "disk", r.Disk.String(), "bytes", r.CopiedBytes)
+		x.joining, x.left = block.DiskID{}, 0
+	case replication.ReportJoinFailed:
+		v.log.Warn("resync given up", "extent", uint32(r.Extent), "disk", r.Disk.String(), "status", uint8(r.Status))
+		x.joining, x.left = block.DiskID{}, 0
+	case replication.ReportRefused:
+		v.log.Warn("set change refused", "extent", uint32(r.Extent), "disk", r.Disk.String(), "status", uint8(r.Status))
+	case replication.ReportRepaired:
+		v.s.metrics.repairs.Inc()
+		v.log.Warn("bad blocks repaired", "extent", uint32(r.Extent), "disk", r.Disk.String(), "first", uint32(r.Range.Start), "blocks", r.Range.Count)
+	case replication.ReportBad:
+		x.badBlocks += uint64(r.Range.Count)
+		v.log.Error("blocks without a good copy", "extent", uint32(r.Extent), "first", uint32(r.Range.Start), "blocks", r.Range.Count)
+	case replication.ReportDiskFailed:
+		v.log.Error("disk failed under a replica", "extent", uint32(r.Extent), "disk", r.Disk.String(), "status", uint8(r.Status))
+	case replication.ReportSpace, replication.ReportFull:
+		v.log.Warn("no space for a replica", "extent", uint32(r.Extent), "disk", r.Disk.String(), "all", r.Kind == replication.ReportFull)
+	}
+}
+
+func (v *volume) setReady() { v.once.Do(func() { close(v.ready) }) }
+
+// commitSnapshot makes the snapshot of a barrier a record; repeated until the outcome is certain.
+func (v *volume) commitSnapshot(tag uint64) {
+	v.mu.Lock()
+	id, ok := v.snaps[tag]
+	v.mu.Unlock()
+	v.s.wg.Go(func() {
+		committed := false
+		if ok {
+			committed = v.commitSnapshotRecord(id)
+		}
+		v.step(func(o *replication.Owner, now replication.Time, out []replication.Effect) []replication.Effect {
+			return o.BarrierResult(now, tag, committed, out)
+		})
+	})
+}
+
+// passOwner writes the next owner's record at the end of a planned move. If that fails the leader assigns another.
+func (v *volume) passOwner(to block.ChunkID) {
+	v.s.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(v.s.ctx, passTimeout)
+		defer cancel()
+		if _, err := v.s.db.PassOwner(ctx, v.owner.Guard(), to); err != nil {
+			v.log.Warn("ownership not passed; the leader will assign an owner", "to", to, "err", err)
+		}
+	})
+}

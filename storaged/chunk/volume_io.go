@@ -1,0 +1,395 @@
+package chunk
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/metadb"
+	"github.com/iomesh/iomesh/storaged/pagebuf"
+	"github.com/iomesh/iomesh/storaged/replication"
+	"github.com/iomesh/iomesh/storaged/target"
+)
+
+// atomicMaxBytes is the longest write stored as a whole or not at all: one block never crosses an extent.
+const atomicMaxBytes = block.Size
+
+// Properties implements target.Volume.
+func (v *volume) Properties() target.Properties {
+	return target.Properties{Serial: v.id.Serial(), NAA: v.id.NAA(), Thin: v.thin, LendsReads: true, AtomicMaxBytes: atomicMaxBytes}
+}
+
+// SizeBytes implements target.Volume.
+func (v *volume) SizeBytes() uint64 { return v.size.Load() }
+
+// LoadReservations implements target.Volume.
+func (v *volume) LoadReservations(ctx context.Context) ([]byte, int64, error) {
+	r, err := v.s.db.GetReservation(ctx, v.id)
+	return r.State, r.Revision, err
+}
+
+// SaveReservations implements target.Volume.
+func (v *volume) SaveReservations(ctx context.Context, data []byte, version int64) (int64, error) {
+	rev, err := v.s.db.SetReservation(ctx, v.owner.Guard(), metadb.Reservation{Volume: v.id, State: data, Revision: version})
+	if errors.Is(err, metadb.ErrConflict) {
+		return 0, target.ErrReservationsChanged
+	}
+	return rev, err
+}
+
+// request is the state of one target.Command, kept in its Private and reused with it.
+type request struct {
+	v       *volume
+	c       *target.Command
+	left    int // parts not finished; guarded by v.mu
+	result  target.Result
+	buf     *pagebuf.Buf // of a read that is assembled of several pieces
+	rmw     *rmw
+	partBuf [2]part
+}
+
+// part is one request to the machine: a command, or its share within one extent.
+type part struct {
+	r      *request
+	tag    uint64
+	extent block.ExtentIndex
+	rng    block.Range
+	at     uint64 // byte offset in the volume of the first block
+	data   []byte
+	buf    *pagebuf.Buf // reference of a write
+	sums   []uint32
+	done   func(*part, *replication.Effect, *pagebuf.Buf) // set for internal requests instead of r
+}
+
+// Submit implements target.Volume.
+func (v *volume) Submit(c *target.Command) {
+	r, ok := c.Private.(*request)
+	if !ok || r == nil {
+		r = &request{}
+		c.Private = r
+	}
+	r.v, r.c, r.left, r.result, r.rmw = v, c, 0, target.Result{}, nil
+	if end := c.Offset + c.Length; end > v.size.Load() || end < c.Offset {
+		c.Complete(target.Result{Kind: target.OutOfRange})
+		return
+	}
+	switch c.Op {
+	case target.OpRead, target.OpVerify:
+		v.submitRead(r)
+	case target.OpWrite:
+		if (c.Offset|c.Length)%block.Size != 0 {
+			v.submitMerge(r)
+			return
+		}
+		v.submitWrite(r)
+	case target.OpUnmap, target.OpWriteZeroes:
+		if (c.Offset|c.Length)%block.Size != 0 {
+			v.submitMerge(r)
+			return
+		}
+		v.submitZero(r, c.Offset, c.Length)
+	case target.OpCompareAndWrite, target.OpOrWrite:
+		v.submitMerge(r)
+	case target.OpFlush:
+		v.submitFlush(r)
+	case target.OpMapStatus:
+		c.Complete(target.Result{Mapped: true, Offset: c.Length})
+	default:
+		c.Complete(target.Result{Kind: target.Internal})
+	}
+}
+
+// each calls f for the share of [off, off+n) in each extent, in blocks (the range is widened to whole blocks).
+func each(off, n uint64, f func(e block.ExtentIndex, r block.Range, at uint64)) {
+	end := (off + n + block.Size - 1) / block.Size
+	for b := off / block.Size; b < end; {
+		in := b % block.PerExtent
+		count := min(end-b, block.PerExtent-in)
+		f(block.ExtentIndex(b/block.PerExtent), block.Range{Start: block.No(in), Count: uint32(count)}, b*block.Size)
+		b += count
+	}
+}
+
+// add registers a part and returns its tag; the caller holds v.mu.
+func (v *volume) add(p *part) uint64 {
+	if n := len(v.free); n > 0 {
+		p.tag = v.free[n-1]
+		v.free = v.free[:n-1]
+		v.parts[p.tag] = p
+		return p.tag
+	}
+	p.tag = uint64(len(v.parts))
+	v.parts = append(v.parts, p)
+	return p.tag
+}
+
+// newPart returns a part of the request, without an allocation for the usual one or two.
+func (r *request) newPart(i int) *part {
+	if i < len(r.partBuf) {
+		p := &r.partBuf[i]
+		*p = part{r: r, sums: p.sums[:0]}
+		return p
+	}
+	return &part{r: r}
+}
+
+// submitRead starts a read of any alignment; the data is lent to the target as it comes from the replica if it is in one
+// piece, otherwise assembled.
+func (v *volume) submitRead(r *request) {
+	if r.c.Length == 0 {
+		r.c.Complete(target.Result{})
+		return
+	}
+	out := getEffects()
+	v.mu.Lock()
+	if v.lost {
+		v.mu.Unlock()
+		out.put()
+		r.c.Complete(target.Result{Kind: target.Lost})
+		return
+	}
+	n := 0
+	each(r.c.Offset, r.c.Length, func(block.ExtentIndex, block.Range, uint64) { n++ })
+	r.left = n
+	i := 0
+	each(r.c.Offset, r.c.Length, func(e block.ExtentIndex, rng block.Range, at uint64) {
+		p := r.newPart(i)
+		i++
+		p.extent, p.rng, p.at = e, rng, at
+		tag := v.add(p)
+		out.list = v.o.Read(v.s.now(), replication.ReadRequest{Tag: tag, Extent: e, Range: rng, View: block.LiveView}, out.list)
+	})
+	v.settle(out)
+	v.mu.Unlock()
+	v.perform(out)
+}
+
+// submitWrite starts a write of whole blocks.
+func (v *volume) submitWrite(r *request) {
+	if r.c.Length == 0 {
+		r.c.Complete(target.Result{})
+		return
+	}
+	n := 0
+	each(r.c.Offset, r.c.Length, func(e block.ExtentIndex, rng block.Range, at uint64) {
+		if n >= len(r.partBuf) {
+			return
+		}
+		p := r.newPart(n)
+		n++
+		v.fill(p, e, rng, at, r.c.Data[at-r.c.Offset:][:rng.SizeBytes()], r.c.Buf)
+	})
+	out := getEffects()
+	v.mu.Lock()
+	if v.lost {
+		v.mu.Unlock()
+		out.put()
+		r.c.Complete(target.Result{Kind: target.Lost})
+		return
+	}
+	// 4 MiB at most: never more than two extents, so partBuf always suffices.
+	r.left = n
+	for i := range n {
+		v.begin(&r.partBuf[i], 0, out)
+	}
+	v.settle(out)
+	v.mu.Unlock()
+	v.perform(out)
+}
+
+// fill prepares a write part, with the checksums made here, where the data enters (I8).
+func (v *volume) fill(p *part, e block.ExtentIndex, rng block.Range, at uint64, data []byte, buf *pagebuf.Buf) {
+	p.extent, p.rng, p.at, p.data, p.buf = e, rng, at, data, buf
+	p.sums = slices.Grow(p.sums[:0], int(rng.Count))[:rng.Count]
+	block.NewSeeder(v.lineage, e).SumRange(rng, data, p.sums)
+}
+
+// begin hands a filled write part to the machine; the caller holds v.mu.
+func (v *volume) begin(p *part, lock replication.LockID, out *effects) {
+	if p.buf != nil {
+		p.buf.Retain()
+		v.bufs[&p.data[0]] = p.buf
+	}
+	out.list = v.o.Write(v.s.now(), replication.WriteRequest{Tag: v.add(p), Extent: p.extent, Range: p.rng, Data: p.data, Sums: p.sums, Lock: lock}, out.list)
+}
+
+// submitZero starts an unmap of whole blocks.
+func (v *volume) submitZero(r *request, off, n uint64) {
+	if n == 0 {
+		r.c.Complete(target.Result{})
+		return
+	}
+	out := getEffects()
+	v.mu.Lock()
+	if v.lost {
+		v.mu.Unlock()
+		out.put()
+		r.c.Complete(target.Result{Kind: target.Lost})
+		return
+	}
+	count := 0
+	each(off, n, func(block.ExtentIndex, block.Range, uint64) { count++ })
+	r.left = count
+	i := 0
+	each(off, n, func(e block.ExtentIndex, rng block.Range, at uint64) {
+		p := r.newPart(i)
+		i++
+		p.extent, p.rng, p.at = e, rng, at
+		out.list = v.o.Write(v.s.now(), replication.WriteRequest{Tag: v.add(p), Extent: e, Range: rng}, out.list)
+	})
+	v.settle(out)
+	v.mu.Unlock()
+	v.perform(out)
+}
+
+func (v *volume) submitFlush(r *request) {
+	out := getEffects()
+	v.mu.Lock()
+	if v.lost {
+		v.mu.Unlock()
+		out.put()
+		r.c.Complete(target.Result{Kind: target.Lost})
+		return
+	}
+	p := r.newPart(0)
+	r.left = 1
+	out.list = v.o.Flush(v.s.now(), v.add(p), out.list)
+	v.settle(out)
+	v.mu.Unlock()
+	v.perform(out)
+}
+
+// piece copies a part of a read into the request's own buffer.
+func (v *volume) piece(e *replication.Effect) {
+	v.mu.Lock()
+	p := v.parts[e.Tag]
+	v.mu.Unlock()
+	if p.done != nil {
+		p.done(p, e, nil)
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if p.r.buf == nil {
+		p.r.assembled()
+	}
+	p.copyIn(e.Range, e.Data)
+}
+
+// assembled gives the request a zeroed buffer for its whole range, widened to blocks; the caller holds v.mu.
+func (r *request) assembled() {
+	first := r.c.Offset / block.Size * block.Size
+	end := (r.c.Offset + r.c.Length + block.Size - 1) / block.Size * block.Size
+	r.buf = r.v.s.pool.Get(int(end - first))
+	clear(r.buf.B)
+}
+
+// copyIn puts the content of a range of the part's extent into the request's buffer; the caller holds v.mu.
+func (p *part) copyIn(rng block.Range, data []byte) {
+	if len(data) == 0 {
+		return
+	}
+	first := p.r.c.Offset / block.Size * block.Size
+	off := p.at - first + uint64(rng.Start-p.rng.Start)*block.Size
+	copy(p.r.buf.B[off:], data)
+}
+
+// complete finishes a part. buf, if not nil, is what the data of a read lies in; complete takes over its reference.
+func (v *volume) complete(e *replication.Effect, buf *pagebuf.Buf) {
+	v.mu.Lock()
+	p := v.parts[e.Tag]
+	if e.Retained {
+		// The machine still refers to the buffers: the tag lives until EffForget, without the command.
+		kept := &part{tag: p.tag, data: p.data, buf: p.buf, sums: p.sums}
+		v.parts[e.Tag] = kept
+		p.buf, p.sums = nil, nil
+	} else {
+		v.dropLocked(p)
+	}
+	if p.done != nil {
+		v.mu.Unlock()
+		p.done(p, e, buf)
+		return
+	}
+	r := p.r
+	if res := v.outcome(e, p); res.Kind != target.OK && r.result.Kind == target.OK {
+		r.result = res
+	}
+	read := r.c.Op == target.OpRead
+	r.left--
+	whole := r.left == 0 && r.buf == nil && !e.Assembled
+	if read && e.Result == replication.ResultOK && !whole && !e.Assembled {
+		if r.buf == nil {
+			r.assembled()
+		}
+		p.copyIn(p.rng, e.Data)
+	}
+	if r.left > 0 {
+		v.mu.Unlock()
+		buf.Release()
+		return
+	}
+	assembled := r.buf
+	r.buf = nil
+	v.mu.Unlock()
+
+	c, res := r.c, r.result
+	skew := c.Offset % block.Size
+	switch {
+	case !read || res.Kind != target.OK:
+		buf.Release()
+		assembled.Release()
+	case assembled != nil:
+		buf.Release()
+		c.Lend(assembled.B[skew:skew+c.Length], assembled)
+	case len(e.Data) == 0:
+		zero := v.s.pool.Get(int(c.Length))
+		clear(zero.B)
+		buf.Release()
+		c.Lend(zero.B, zero)
+	default:
+		c.Lend(e.Data[skew:skew+c.Length], buf)
+	}
+	c.Complete(res)
+}
+
+// dropLocked forgets a part that the machine is done with.
+func (v *volume) dropLocked(p *part) {
+	if p.buf != nil {
+		delete(v.bufs, &p.data[0])
+		p.buf.Release()
+		p.buf = nil
+	}
+	v.parts[p.tag] = nil
+	v.free = append(v.free, p.tag)
+}
+
+func (v *volume) forget(tag uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.dropLocked(v.parts[tag])
+}
+
+// outcome translates a result of the machine for the target.
+func (v *volume) outcome(e *replication.Effect, p *part) target.Result {
+	switch e.Result {
+	case replication.ResultOK:
+		return target.Result{}
+	case replication.ResultLost, replication.ResultReleased:
+		return target.Result{Kind: target.Lost}
+	case replication.ResultTooFewReplicas, replication.ResultUnavailable, replication.ResultBusy:
+		return target.Result{Kind: target.Unavailable}
+	case replication.ResultSpaceExhausted:
+		return target.Result{Kind: target.SpaceExhausted}
+	case replication.ResultMediumError:
+		at := p.at
+		if e.Range.Valid() {
+			at += uint64(e.Range.Start-p.rng.Start) * block.Size
+		}
+		return target.Result{Kind: target.MediumError, Offset: max(at, p.r.c.Offset)}
+	case replication.ResultInvalid:
+		return target.Result{Kind: target.OutOfRange}
+	}
+	return target.Result{Kind: target.Internal}
+}
