@@ -41,6 +41,9 @@ type Options struct {
 	// ResyncBytesPerSecond limits copying for rebuild and resync. 0 means 400 MiB/s.
 	ResyncBytesPerSecond int64
 	Log                  *slog.Logger
+
+	// started is told of the running server; for tests.
+	started func(*Server)
 }
 
 // Server is a running chunk.
@@ -173,6 +176,10 @@ func Run(ctx context.Context, o Options) error {
 	s.wg.Go(func() { s.volumes.run(ctx) })
 	s.wg.Go(func() { link.heartbeat(ctx) })
 	s.log.Info("chunk is up", "version", version.String(), "data", data.Addr().String(), "iscsi", iscsi.Addr().String(), "control", control.Addr().String())
+
+	if o.started != nil {
+		o.started(s)
+	}
 
 	<-ctx.Done()
 	// Sessions end first; then peers; what replicas have begun is completed by the disks' closing.

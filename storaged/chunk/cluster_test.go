@@ -1,0 +1,263 @@
+package chunk
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/diskdir"
+	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/meta"
+	"github.com/iomesh/iomesh/storaged/pagebuf"
+	"github.com/iomesh/iomesh/storaged/target"
+)
+
+// testCluster is a meta member and chunks in this process, with files as disks.
+type testCluster struct {
+	t       *testing.T
+	dir     string
+	grpc    string
+	nodes   map[string]*testNode
+	volumes storagedv1.VolumesClient
+	cluster storagedv1.ClusterClient
+}
+
+type testNode struct {
+	name   string
+	server *Server
+	stop   context.CancelFunc
+	done   chan error
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func newTestCluster(t *testing.T, nodes, disks int) *testCluster {
+	t.Helper()
+	c := &testCluster{t: t, dir: t.TempDir(), nodes: map[string]*testNode{}}
+	ca, err := mtls.NewAuthority("test", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range mtls.Roles() {
+		leaf, err := ca.Issue(mtls.LeafOptions{Role: role, Hosts: []string{"127.0.0.1"}, Validity: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := leaf.Write(c.tls(role)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ports [3]string
+	for i := range ports {
+		_, ports[i], _ = net.SplitHostPort(freeAddr(t))
+	}
+	members, err := meta.ParseMembers(fmt.Sprintf("m1=127.0.0.1:%s:%s:%s", ports[0], ports[1], ports[2]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.grpc = members[0].GRPC
+	ctx, cancel := context.WithCancel(context.Background())
+	metaDone := make(chan error, 1)
+	go func() {
+		metaDone <- meta.Run(ctx, meta.Options{Name: "m1", Members: members, DataDir: filepath.Join(c.dir, "meta"), TLSDir: c.tls(mtls.RoleMeta), Log: c.log("meta")})
+	}()
+	t.Cleanup(func() {
+		for _, n := range c.nodes {
+			n.kill()
+		}
+		cancel()
+		if err := <-metaDone; err != nil {
+			t.Errorf("meta: %v", err)
+		}
+	})
+	for i := range nodes {
+		name := fmt.Sprintf("n%d", i+1)
+		for d := range disks {
+			path := filepath.Join(c.dir, name, fmt.Sprintf("disk%d.img", d))
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(path, 1<<30); err != nil {
+				t.Fatal(err)
+			}
+			e := diskdir.Entry{Name: fmt.Sprintf("d%d", d), Device: path, MountType: "dataStoreWithJournal", SizeBytes: 1 << 30, Format: true}
+			if err := diskdir.WriteEntry(filepath.Join(c.dir, name, "disks"), e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.start(name)
+	}
+	src, err := mtls.Load(c.tls(mtls.RoleAdmin))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient(c.grpc, grpc.WithTransportCredentials(src.ClientCredentials(mtls.RoleMeta)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	c.volumes, c.cluster = storagedv1.NewVolumesClient(conn), storagedv1.NewClusterClient(conn)
+	c.eventually("all disks are active", func() bool {
+		st, err := c.cluster.GetStatus(t.Context(), &storagedv1.GetStatusRequest{})
+		if err != nil {
+			return false
+		}
+		n := 0
+		for _, d := range st.Disks {
+			if d.State == "Active" {
+				n++
+			}
+		}
+		return n == nodes*disks
+	})
+	return c
+}
+
+func (c *testCluster) tls(r mtls.Role) string { return filepath.Join(c.dir, "tls", string(r)) }
+
+func (c *testCluster) log(name string) *slog.Logger {
+	if os.Getenv("IOMESH_TEST_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, nil)).With("who", name)
+}
+
+func (c *testCluster) start(name string) {
+	n := &testNode{name: name, done: make(chan error, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stop = cancel
+	up := make(chan *Server, 1)
+	go func() {
+		n.done <- Run(ctx, Options{Node: name, DiskDir: filepath.Join(c.dir, name, "disks"), Meta: []string{c.grpc}, TLSDir: c.tls(mtls.RoleChunk),
+			Advertise: "127.0.0.1", DataListen: "127.0.0.1:0", ISCSIListen: "127.0.0.1:0", ControlListen: "127.0.0.1:0", Log: c.log(name),
+			started: func(s *Server) { up <- s }})
+	}()
+	select {
+	case n.server = <-up:
+	case err := <-n.done:
+		c.t.Fatalf("chunk %s: %v", name, err)
+	}
+	c.nodes[name] = n
+}
+
+func (n *testNode) kill() {
+	n.stop()
+	<-n.done
+}
+
+func (c *testCluster) eventually(what string, ok func() bool) {
+	c.t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("it never happened: %s", what)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+func (c *testCluster) create(name string, size uint64, replicas uint32) *storagedv1.Volume {
+	c.t.Helper()
+	v, err := c.volumes.CreateVolume(c.t.Context(), &storagedv1.CreateVolumeRequest{Name: name, SizeBytes: size, ReplicaFactor: replicas})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return v
+}
+
+// serving returns the volume at the chunk that serves it now.
+func (c *testCluster) serving(id string) *volume {
+	c.t.Helper()
+	vid, err := block.ParseVolumeID(id)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var found *volume
+	c.eventually("volume "+id+" is served", func() bool {
+		for _, n := range c.nodes {
+			if v := n.server.volumes.get(vid); v != nil && v.isReady() {
+				found = v
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// do runs one command and returns its result and, for reads, its data.
+func (v *volume) do(op target.Op, off, n uint64, data []byte) (target.Result, []byte) {
+	done := make(chan target.Result, 1)
+	c := &target.Command{Op: op, Offset: off, Length: n, Done: func(_ *target.Command, r target.Result) { done <- r }}
+	var pool pagebuf.Pool
+	if data != nil {
+		c.Buf = pool.Get(len(data))
+		copy(c.Buf.B, data)
+		c.Data = c.Buf.B
+	}
+	v.Submit(c)
+	r := <-done
+	out := bytes.Clone(c.Data)
+	c.Buf.Release()
+	return r, out
+}
+
+func TestWritesOfAnyAlignmentReadBackOnThreeReplicas(t *testing.T) {
+	c := newTestCluster(t, 3, 1)
+	v := c.serving(c.create("v", 64<<20, 3).Id)
+	model := make([]byte, 64<<20)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range 300 {
+		n := uint64(1+rnd.IntN(300)) * 512
+		if i%10 == 0 {
+			n = 1 << 20
+		}
+		off := uint64(rnd.Int64N((64<<20-int64(n))/512)) * 512
+		switch op := rnd.IntN(6); {
+		case op < 3:
+			data := make([]byte, n)
+			for j := range data {
+				data[j] = byte(rnd.Uint32())
+			}
+			if r, _ := v.do(target.OpWrite, off, n, data); r.Kind != target.OK {
+				t.Fatalf("write %d at %d: %+v", n, off, r)
+			}
+			copy(model[off:], data)
+		case op == 3:
+			if r, _ := v.do(target.OpUnmap, off, n, nil); r.Kind != target.OK {
+				t.Fatalf("unmap %d at %d: %+v", n, off, r)
+			}
+			clear(model[off : off+n])
+		default:
+			r, got := v.do(target.OpRead, off, n, nil)
+			if r.Kind != target.OK || !bytes.Equal(got, model[off:off+n]) {
+				t.Fatalf("read %d at %d: %+v, equal %v", n, off, r, bytes.Equal(got, model[off:off+n]))
+			}
+		}
+	}
+	if r, _ := v.do(target.OpFlush, 0, 0, nil); r.Kind != target.OK {
+		t.Fatalf("flush: %+v", r)
+	}
+}
