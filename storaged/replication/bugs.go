@@ -48,6 +48,9 @@ const (
 	BugNoConfirm
 )
 
+// Has reports whether a fault of x is planted.
+func (b Bugs) Has(x Bugs) bool { return b&x != 0 }
+
 func (b Bugs) has(x Bugs) bool { return b&x != 0 }
 
 // Plant is the test hook of the simulator: it makes the machines faulty. Calling it outside tests loses data.

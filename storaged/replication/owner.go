@@ -57,6 +57,7 @@ type peer struct {
 	taken     bool
 	asked     bool
 	pending   bool // it said that it waits for a promise to an earlier owner
+	askedAt   Time
 	takenAt   Time
 	pendingAt Time
 
@@ -287,7 +288,7 @@ func (o *Owner) ask(p *peer) {
 	if len(t) > 0 || !sent {
 		flush()
 	}
-	p.asked = true
+	p.asked, p.askedAt = true, o.now
 }
 
 // Receive handles an answer of a replica.

@@ -49,7 +49,13 @@ func (o *Owner) evaluate(e *extent) {
 		return
 	}
 	keep := e.members &^ leave
-	if e.fullCount(keep) == 0 {
+	known := keep
+	for i := range e.slots {
+		if e.slots[i].verify {
+			known &^= bit(i) // restarted, and may turn out to have lost something
+		}
+	}
+	if e.fullCount(known) == 0 {
 		if o.bugs.has(BugRemoveLast) && o.plantReplaceLast(e) {
 			return
 		}

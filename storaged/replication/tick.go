@@ -43,6 +43,9 @@ func (o *Owner) Tick(now Time, out []Effect) []Effect {
 		if p.confirmSent != 0 && now.Sub(p.confirmAt) >= timeouts.Heartbeat*5 {
 			p.confirmSent = 0 // ask again when needed
 		}
+		if p.up && !p.taken && !p.pending && now.Sub(p.askedAt) >= timeouts.Heartbeat*5 {
+			o.ask(p)
+		}
 	}
 	o.tickHolding()
 	return o.leave()

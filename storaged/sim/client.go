@@ -1,0 +1,430 @@
+package sim
+
+import (
+	"fmt"
+
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/replication"
+)
+
+// rmwBlock is changed by read-modify-write only.
+const rmwBlock = block.No(0)
+
+type opKind uint8
+
+const (
+	opWrite opKind = iota
+	opUnmap
+	opRead
+	opView
+	opRMW
+	opFlush
+	opBarrier
+)
+
+// ioOp is one request of a client, with all its repetitions.
+type ioOp struct {
+	c        *client
+	kind     opKind
+	ext      block.ExtentIndex
+	rng      block.Range
+	view     block.SnapSeq
+	vals     []uint32
+	got      []uint32
+	call     int64
+	attempts int
+	session  int
+	tag      uint64
+	lock     replication.LockID
+	stage    int
+	first    []int // where its writes are in the history
+	before   int   // acknowledged writes that a flush follows
+}
+
+// session is a login of a client at an owner.
+type session struct {
+	id    int
+	chunk *chunk
+	inc   uint64
+}
+
+// client is an initiator: it keeps Depth requests going, and repeats at the owner of the moment what was not answered.
+type client struct {
+	w        *World
+	id       int
+	sess     *session
+	sessions int
+	open     []*ioOp
+	again    []*ioOp // to be repeated in the next session
+	linking  bool
+}
+
+func newClient(w *World, i int) *client {
+	c := &client{w: w, id: i}
+	w.after(w.between(1*ms, 50*ms), c.pump)
+	return c
+}
+
+func (c *client) who() string { return fmt.Sprintf("client %d", c.id) }
+
+// pump begins requests until Depth are open.
+func (c *client) pump() {
+	for !c.w.stop && len(c.open) < c.w.cfg.Depth {
+		c.begin(c.draw())
+	}
+}
+
+func (c *client) begin(o *ioOp) {
+	w := c.w
+	o.c, o.call = c, w.now
+	c.open = append(c.open, o)
+	c.submit(o)
+}
+
+// attempt gives a write new values. Each repetition of a write is a write of its own: another initiator's can come in between.
+func (o *ioOp) attempt() {
+	w := o.c.w
+	o.vals = make([]uint32, 0, o.rng.Count)
+	for i := range o.rng.Count {
+		w.values++
+		o.vals = append(o.vals, w.values)
+		k := int(o.ext)*blocksMax + int(o.rng.Start) + int(i)
+		o.first = append(o.first, len(w.ops[k]))
+		w.ops[k] = append(w.ops[k], BlockOp{Write: true, Value: w.values, Call: w.now, Return: Never, Who: o.c.who()})
+	}
+}
+
+// written ends a write that was acknowledged: its last attempt has taken effect by now, the earlier ones have by now or never will (I14).
+func (o *ioOp) written() {
+	w := o.c.w
+	n := len(o.first) - int(o.rng.Count)
+	for j, at := range o.first {
+		b := &w.ops[int(o.ext)*blocksMax+int(o.rng.Start)+j%int(o.rng.Count)][at]
+		b.Return, b.Maybe = w.now, j < n
+	}
+}
+
+// draw makes up the next request.
+func (c *client) draw() *ioOp {
+	w := c.w
+	o := &ioOp{ext: block.ExtentIndex(w.rng.IntN(w.cfg.Extents))}
+	o.rng.Start = block.No(1 + w.rng.IntN(blocksMax-1))
+	o.rng.Count = uint32(min(1+w.rng.IntN(4), blocksMax-int(o.rng.Start)))
+	switch p := w.rng.IntN(100); {
+	case p < 45:
+		o.kind = opWrite
+	case p < 50:
+		o.kind = opUnmap
+	case p < 85:
+		o.kind = opRead
+		o.view = block.LiveView
+		if w.chance(10) {
+			o.rng = block.Range{Start: rmwBlock, Count: 1}
+		}
+	case p < 90 && len(w.meta.views) > 0:
+		o.kind = opView
+		o.view = w.meta.views[w.rng.IntN(len(w.meta.views))]
+	case p < 95:
+		o.kind = opRMW
+		o.rng = block.Range{Start: rmwBlock, Count: 1}
+	default:
+		o.kind = opFlush
+	}
+	return o
+}
+
+func (c *client) submit(o *ioOp) {
+	w := c.w
+	if c.sess == nil {
+		c.again = append(c.again, o)
+		c.connect()
+		return
+	}
+	o.session, o.got, o.stage = c.sess.id, nil, 0
+	o.attempts++
+	if o.kind == opWrite || o.kind == opUnmap || o.kind == opRMW {
+		o.attempt()
+	}
+	s := c.sess
+	if !s.chunk.clientCut {
+		w.afterOn(s.chunk, w.between(20*us, 200*us), func() { s.chunk.begin(o, s) })
+	}
+	n := o.attempts
+	w.after(w.between(2*sec, 3*sec), func() {
+		if c.sess == s && o.attempts == n && o.session == s.id && c.isOpen(o) {
+			c.dropSession(s)
+		}
+	})
+}
+
+func (c *client) isOpen(o *ioOp) bool {
+	for _, p := range c.open {
+		if p == o {
+			return true
+		}
+	}
+	return false
+}
+
+// dropSession ends a session; what is open is repeated in the next.
+func (c *client) dropSession(s *session) {
+	if c.sess != s {
+		return
+	}
+	c.w.tracef("client %d: session %d ends", c.id, s.id)
+	c.sess = nil
+	for _, o := range append([]*ioOp(nil), c.open...) {
+		if o.session == s.id {
+			c.retry(o)
+		}
+	}
+}
+
+// retry repeats a request when there is a session again. A read-modify-write is not repeated: it may have been done.
+func (c *client) retry(o *ioOp) {
+	o.session = 0
+	if o.kind == opRMW || o.kind == opBarrier {
+		c.close(o)
+		return
+	}
+	if c.sess != nil {
+		c.submit(o)
+		return
+	}
+	c.again = append(c.again, o)
+	c.connect()
+}
+
+func (c *client) close(o *ioOp) {
+	for i, p := range c.open {
+		if p == o {
+			c.open = append(c.open[:i], c.open[i+1:]...)
+			break
+		}
+	}
+	if !c.w.stop {
+		c.w.after(c.w.between(0, 60*ms), c.pump)
+	}
+}
+
+// connect logs in at the owner, as soon as there is one and what an earlier session left there has ended (I14).
+func (c *client) connect() {
+	if c.linking || c.sess != nil {
+		return
+	}
+	c.linking = true
+	w := c.w
+	w.after(w.between(5*ms, 60*ms), func() {
+		c.linking = false
+		k := w.meta.owner
+		ready := k.alive && k.frozenTill <= w.now && k.owner != nil && !k.clientCut
+		for _, o := range k.servingNow() {
+			ready = ready && o.c != c
+		}
+		if !ready {
+			c.connect()
+			return
+		}
+		c.sessions++
+		c.sess = &session{c.sessions, k, k.inc}
+		w.tracef("client %d: session %d at chunk %d", c.id, c.sessions, k.id)
+		again := c.again
+		c.again = nil
+		for _, o := range again {
+			c.submit(o)
+		}
+	})
+}
+
+func (c *client) chunkDied(k *chunk) {
+	if s := c.sess; s != nil && s.chunk == k {
+		c.w.after(c.w.between(0, 1*sec), func() { c.dropSession(s) })
+	}
+}
+
+func (c *client) ownerLost(k *chunk) {
+	if s := c.sess; s != nil && s.chunk == k {
+		c.w.after(c.w.between(50*us, 2*ms), func() { c.dropSession(s) })
+	}
+}
+
+// begin takes a request at the owner.
+func (k *chunk) begin(o *ioOp, s *session) {
+	w := k.w
+	if s.inc != k.inc || k.clientCut {
+		return
+	}
+	w.values++
+	o.tag = uint64(w.values)
+	k.serving[o.tag] = o
+	if k.owner == nil {
+		k.answer(o, replication.ResultLost)
+		return
+	}
+	now := k.clock()
+	switch o.kind {
+	case opWrite:
+		k.do(k.owner.Write(now, replication.WriteRequest{Tag: o.tag, Extent: o.ext, Range: o.rng, Data: payload[:o.rng.SizeBytes()], Sums: o.vals}, k.effects()))
+	case opUnmap:
+		// The core passes the checksums of an unmap on untouched, so that even zeroes can be told apart here.
+		k.do(k.owner.Write(now, replication.WriteRequest{Tag: o.tag, Extent: o.ext, Range: o.rng, Sums: o.vals}, k.effects()))
+	case opRead, opView:
+		k.do(k.owner.Read(now, replication.ReadRequest{Tag: o.tag, Extent: o.ext, Range: o.rng, View: o.view}, k.effects()))
+	case opRMW:
+		k.do(k.owner.Lock(now, replication.LockRequest{Tag: o.tag, Extent: o.ext, Range: o.rng}, k.effects()))
+	case opFlush:
+		k.do(k.owner.Flush(now, o.tag, k.effects()))
+	case opBarrier:
+		k.barrierAt = w.now
+		k.do(k.owner.Barrier(now, o.tag, k.effects()))
+	}
+}
+
+func (k *chunk) locked(e *replication.Effect) {
+	o := k.serving[e.Tag]
+	if o == nil || k.owner == nil {
+		return
+	}
+	o.lock, o.stage = e.Lock, 1
+	k.do(k.owner.Read(k.clock(), replication.ReadRequest{Tag: o.tag, Extent: o.ext, Range: o.rng, View: block.LiveView}, k.effects()))
+}
+
+func (o *ioOp) piece(e *replication.Effect) {
+	if o.got == nil {
+		o.got = make([]uint32, o.rng.Count)
+	}
+	for i := range e.Range.Count {
+		j := e.Range.Start + block.No(i) - o.rng.Start
+		if int(j) < len(o.got) {
+			o.got[j] = 0
+			if int(i) < len(e.Sums) {
+				o.got[j] = e.Sums[i]
+			}
+		}
+	}
+}
+
+// complete takes the owner's answer to a request.
+func (k *chunk) complete(e *replication.Effect) {
+	o := k.serving[e.Tag]
+	if o == nil {
+		return
+	}
+	if e.Result == replication.ResultOK && (o.kind == opRead || o.kind == opView || o.kind == opRMW && o.stage == 1) && !e.Assembled {
+		o.got = nil
+		o.piece(&replication.Effect{Range: o.rng, Sums: e.Sums})
+	}
+	if o.kind == opRMW && o.stage == 1 && e.Result == replication.ResultOK && k.owner != nil {
+		o.stage = 2
+		k.do(k.owner.Write(k.clock(), replication.WriteRequest{Tag: o.tag, Extent: o.ext, Range: o.rng, Data: payload[:block.Size], Sums: o.vals, Lock: o.lock}, k.effects()))
+		return
+	}
+	res := e.Result
+	k.answer(o, res)
+	if o.lock != 0 && k.owner != nil {
+		k.do(k.owner.Unlock(k.clock(), o.lock, k.effects()))
+	}
+}
+
+// answer sends a result to the client, if the session it came in still exists.
+func (k *chunk) answer(o *ioOp, res replication.Result) {
+	w := k.w
+	delete(k.serving, o.tag)
+	id, n, inc := o.session, o.attempts, k.inc
+	got := o.got
+	if id == 0 || k.clientCut {
+		return
+	}
+	w.after(w.between(20*us, 200*us), func() {
+		c := o.c
+		if c.sess != nil && c.sess.id == id && o.session == id && o.attempts == n && k.inc == inc && c.isOpen(o) {
+			o.got = got
+			c.answered(o, res)
+		}
+	})
+}
+
+// answered puts an answer into the history.
+func (c *client) answered(o *ioOp, res replication.Result) {
+	w := c.w
+	if w.cfg.Trace != nil {
+		w.tracef("client %d: op kind %d extent %d %v vals %v got %v result %d", c.id, o.kind, o.ext, o.rng, o.vals, o.got, res)
+	}
+	switch res {
+	case replication.ResultLost, replication.ResultReleased, replication.ResultBusy:
+		o.session = 0
+		w.after(w.between(1*ms, 20*ms), func() {
+			if c.isOpen(o) && o.session == 0 {
+				c.retry(o)
+			}
+		})
+		return
+	case replication.ResultOK:
+		c.succeeded(o)
+	case replication.ResultSpaceExhausted:
+		w.Stats.Errors++
+		if o.attempts == 1 {
+			for i, at := range o.first {
+				w.ops[int(o.ext)*blocksMax+int(o.rng.Start)+i][at].Refused = true
+			}
+		}
+	case replication.ResultInvalid:
+		w.fail("request of client %d is invalid: %+v", c.id, *o)
+	default:
+		w.Stats.Errors++
+	}
+	c.close(o)
+}
+
+func (c *client) succeeded(o *ioOp) {
+	w := c.w
+	base := int(o.ext)*blocksMax + int(o.rng.Start)
+	switch o.kind {
+	case opWrite, opUnmap:
+		w.Stats.Writes++
+		o.written()
+	case opRead:
+		w.Stats.Reads++
+		for i, v := range o.got {
+			w.ops[base+i] = append(w.ops[base+i], BlockOp{Value: v, Call: o.call, Return: w.now, Who: c.who()})
+		}
+	case opView:
+		w.Stats.Reads++
+		for _, s := range w.snaps {
+			if s.view == o.view {
+				s.seen(w, base, o.got)
+			}
+		}
+	case opRMW:
+		w.Stats.Writes++
+		w.ops[base] = append(w.ops[base], BlockOp{Value: o.got[0], Call: o.call, Return: w.now, Who: c.who() + " (locked)"})
+		o.written()
+		key := rmwKey{o.ext, o.rng.Start, o.got[0]}
+		if other, ok := w.rmws[key]; ok {
+			w.fail("two read-modify-writes of extent %d block %d found %d: they wrote %d and %d", o.ext, o.rng.Start, o.got[0], other, o.vals[0])
+		}
+		w.rmws[key] = o.vals[0]
+	}
+}
+
+// snapshot is what is known of a committed snapshot.
+type snapshot struct {
+	view              block.SnapSeq
+	called, committed int64
+	content           map[int]uint32
+}
+
+// seen takes what a client read from the snapshot: always the same, and what the blocks held at one time between the call of the barrier and the commit.
+func (s *snapshot) seen(w *World, base int, got []uint32) {
+	for i, v := range got {
+		k := base + i
+		if old, ok := s.content[k]; ok {
+			if old != v {
+				w.fail("snapshot of view %d: block %d was %d and is %d", s.view, k, old, v)
+			}
+			continue
+		}
+		s.content[k] = v
+		w.ops[k] = append(w.ops[k], BlockOp{Value: v, Call: s.called, Return: s.committed, Who: fmt.Sprintf("snapshot of view %d", s.view)})
+	}
+}

@@ -1,0 +1,266 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/iomesh/iomesh/storaged/block"
+)
+
+// FaultKind is a kind of fault.
+type FaultKind uint8
+
+// The fault model. See docs/protocol.md.
+const (
+	// FaultKill ends a process; the kernel and the disks live on.
+	FaultKill FaultKind = iota
+	// FaultPower cuts the power of a node: what its disks had not made durable is lost.
+	FaultPower
+	// FaultPowerAll cuts the power of all nodes.
+	FaultPowerAll
+	// FaultFreeze stops a process; its clock goes on (SIGSTOP, a node that swaps).
+	FaultFreeze
+	// FaultPause stops a node with its clock (a paused virtual machine).
+	FaultPause
+	// FaultIsolate cuts a node off from the others, and perhaps from metadata and clients.
+	FaultIsolate
+	// FaultOneWay cuts one direction between two nodes.
+	FaultOneWay
+	// FaultDrop breaks the connections between two nodes.
+	FaultDrop
+	// FaultStall makes a disk answer nothing for a while.
+	FaultStall
+	// FaultFull makes a disk refuse what needs space.
+	FaultFull
+	// FaultDisk fails a flush: the disk refuses all changes from then on. At most one disk of a run, not while another fault is active.
+	FaultDisk
+	// FaultRot damages blocks at rest, or a write goes to the wrong place. Only that same disk.
+	FaultRot
+	// FaultRollback cuts the power of the node with that disk, which comes back with an old state. Not while another fault is active.
+	FaultRollback
+	// FaultMeta cuts a node off from metadata.
+	FaultMeta
+	// FaultSuspect makes the leader move the volume away from an owner that is well.
+	FaultSuspect
+	faultKinds
+)
+
+// AllFaults are all kinds.
+var AllFaults = func() []FaultKind {
+	var k []FaultKind
+	for i := range faultKinds {
+		k = append(k, i)
+	}
+	return k
+}()
+
+// scheduleFaults spreads faults, snapshots and moves over the run.
+func (w *World) scheduleFaults() {
+	for range w.cfg.Faults {
+		k := w.cfg.Kinds[w.rng.IntN(len(w.cfg.Kinds))]
+		w.push(event{at: w.between(300*ms, w.cfg.Length), fn: func() { w.fault(k, w.drawChunk()) }})
+	}
+	for range w.cfg.Snapshots {
+		w.push(event{at: w.between(300*ms, w.cfg.Length), fn: w.takeSnapshot})
+	}
+	for range w.cfg.Moves {
+		w.push(event{at: w.between(300*ms, w.cfg.Length), fn: func() { w.move(w.chunks[w.rng.IntN(len(w.chunks))]) }})
+	}
+}
+
+// drawChunk prefers the owner: faults there are the interesting ones.
+func (w *World) drawChunk() *chunk {
+	if w.chance(45) {
+		return w.meta.owner
+	}
+	return w.chunks[w.rng.IntN(len(w.chunks))]
+}
+
+func (w *World) takeSnapshot() {
+	c := w.clients[w.rng.IntN(len(w.clients))]
+	if c.sess == nil || w.healed {
+		return
+	}
+	o := &ioOp{kind: opBarrier, rng: block.Range{Start: 1, Count: 1}}
+	c.begin(o)
+}
+
+func (w *World) move(to *chunk) {
+	o := w.meta.owner
+	if w.healed || !o.alive || o.frozenTill > w.now || o.owner == nil || to == o {
+		return
+	}
+	w.tracef("move to %d", to.id)
+	o.do(o.owner.Release(o.clock(), to.id, o.effects()))
+}
+
+// duration draws how long a fault lasts: mostly around the steps of the ladder of time-outs.
+func (w *World) duration() int64 {
+	switch w.rng.IntN(3) {
+	case 0:
+		return w.between(10*ms, 500*ms)
+	case 1:
+		return w.between(500*ms, 2500*ms)
+	}
+	return w.between(2*sec, 6*sec)
+}
+
+func (w *World) fault(k FaultKind, c *chunk) {
+	if w.healed || w.now < w.quietTill {
+		return
+	}
+	if k == FaultDisk || k == FaultRot || k == FaultRollback {
+		c = w.rot.chunk
+	}
+	if !c.alive && k != FaultSuspect {
+		return
+	}
+	d := w.duration()
+	w.Stats.Faults++
+	w.tracef("FAULT %d at chunk %d for %.3fs", k, c.id, float64(d)/1e9)
+	alone := w.activeTill <= w.now
+	if k != FaultRot && k != FaultSuspect && k != FaultDrop {
+		w.activeTill = max(w.activeTill, w.now+d+3*sec)
+	}
+	switch k {
+	case FaultKill, FaultPower:
+		c.die(k == FaultPower)
+		w.after(d, func() { w.revive(c) })
+	case FaultPowerAll:
+		for _, c := range w.chunks {
+			if c.alive {
+				c.die(true)
+			}
+			w.after(d+w.between(0, 2*sec), func() { w.revive(c) })
+		}
+	case FaultFreeze, FaultPause:
+		c.frozenTill = max(c.frozenTill, w.now+d)
+		if k == FaultPause {
+			c.stopClock(d)
+		}
+	case FaultIsolate:
+		meta, clients := w.chance(50), w.chance(30)
+		c.metaCut, c.clientCut = meta, clients
+		for i := range w.chunks {
+			if i != c.index {
+				w.net.setCut(i, c.index, true)
+				w.net.setCut(c.index, i, true)
+			}
+		}
+		w.after(d, func() { w.join(c) })
+	case FaultOneWay:
+		o := w.chunks[w.rng.IntN(len(w.chunks))]
+		a, b := c.index, o.index
+		if w.chance(50) {
+			a, b = b, a
+		}
+		if a != b {
+			w.net.setCut(a, b, true)
+			w.after(d, func() { w.net.setCut(a, b, false) })
+		}
+	case FaultDrop:
+		if o := w.chunks[w.rng.IntN(len(w.chunks))]; o != c {
+			w.net.drop(w.net.link(c.index, o.index))
+		}
+	case FaultStall:
+		for _, x := range c.disks {
+			x.stall = max(x.stall, w.now+d)
+		}
+	case FaultFull:
+		which := w.chunks
+		if w.chance(70) {
+			which = []*chunk{c}
+		}
+		for _, c := range which {
+			for _, x := range c.disks {
+				x.full = true
+				w.after(d, func() { x.full = false })
+			}
+		}
+	case FaultDisk:
+		if alone && w.redundant(w.rot) {
+			w.rot.failed = true
+			w.quietTill = w.now + 5*sec
+		}
+	case FaultRot:
+		w.rotBlocks(w.rot)
+	case FaultRollback:
+		if alone && w.redundant(w.rot) && !w.rot.failed {
+			w.rollback(w.rot, d)
+		}
+	case FaultMeta:
+		c.metaCut = true
+		w.after(d, func() { c.metaCut = false })
+	case FaultSuspect:
+		if to := w.meta.choose(); to != nil && to != w.meta.owner {
+			w.meta.assign(to)
+		}
+	}
+}
+
+func (w *World) join(c *chunk) {
+	c.metaCut, c.clientCut = false, false
+	for i := range w.chunks {
+		if i != c.index {
+			w.net.setCut(i, c.index, false)
+			w.net.setCut(c.index, i, false)
+		}
+	}
+}
+
+func (w *World) revive(c *chunk) {
+	if !c.alive {
+		c.boot()
+	}
+}
+
+// redundant reports whether every set with the disk has another member.
+func (w *World) redundant(d *disk) bool {
+	for _, r := range w.meta.extents {
+		for _, m := range r.Members {
+			if m.Disk == d.id && len(r.Members) < 2 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// rotBlocks damages blocks of a disk, in memory too, as if they had left every cache.
+func (w *World) rotBlocks(d *disk) {
+	for range 1 + w.rng.IntN(4) {
+		x := block.ExtentIndex(w.rng.IntN(w.cfg.Extents))
+		no := w.rng.IntN(blocksMax)
+		for _, m := range []map[block.ExtentIndex]*replica{d.seen, d.durable} {
+			if r := m[x]; r != nil && len(r.blocks[no]) > 0 {
+				r.blocks[no][len(r.blocks[no])-1].bad = true
+			}
+		}
+	}
+}
+
+// rollback takes the power, and puts back what the disk held a while ago. The shell finds that the mount counter is too low.
+func (w *World) rollback(d *disk, down int64) {
+	old := map[block.ExtentIndex]*replica{}
+	for _, x := range slices.Sorted(maps.Keys(d.durable)) {
+		old[x] = d.durable[x].clone()
+	}
+	w.quietTill = w.now + 2*sec + 6*sec
+	c := d.chunk
+	w.after(w.between(100*ms, 2*sec), func() {
+		if !c.alive || !w.redundant(d) || w.healed {
+			return
+		}
+		w.tracef("chunk %d: disk is rolled back", c.id)
+		c.die(true)
+		for x := range old {
+			old[x].stale = true
+		}
+		d.durable = old
+		d.seen = map[block.ExtentIndex]*replica{}
+		for x, r := range old {
+			d.seen[x] = r.clone()
+		}
+		w.after(min(down, 3*sec), func() { w.revive(c) })
+	})
+}

@@ -1,0 +1,174 @@
+package sim
+
+import (
+	"github.com/iomesh/iomesh/storaged/block"
+)
+
+// finish heals everything, waits until the volume is well, reads all of it, and judges.
+func (w *World) finish() {
+	if w.bad != nil {
+		return
+	}
+	w.heal()
+	w.run(w.now + 300*ms)
+	w.stop = true
+	limit := w.now + 90*sec
+	for w.bad == nil && !w.settled() {
+		if w.now > limit {
+			w.fail("not well %d s after the last fault: %s", 90, w.why())
+			return
+		}
+		w.run(w.now + 100*ms)
+	}
+	w.readAll()
+	limit = w.now + 40*sec
+	for w.bad == nil && !w.idle() {
+		if w.now > limit {
+			w.fail("reads at the end are not answered: %s", w.why())
+			return
+		}
+		w.run(w.now + 50*ms)
+	}
+	w.run(w.now + 300*ms)
+	if w.bad != nil {
+		return
+	}
+	w.compareMembers()
+	w.judge()
+}
+
+func (w *World) heal() {
+	w.tracef("HEAL")
+	w.healed = true
+	for _, c := range w.chunks {
+		c.frozenTill = min(c.frozenTill, w.now)
+		if c.since > w.now {
+			c.since = w.now
+		}
+		c.metaCut, c.clientCut = false, false
+		for i := range w.chunks {
+			w.net.setCut(c.index, i, false)
+		}
+		for _, d := range c.disks {
+			d.full = false
+			d.stall = min(d.stall, w.now)
+		}
+		if last := c.disks[len(c.disks)-1]; last.failed {
+			c.disks = append(c.disks, newDisk(w, c, byte(len(c.disks))))
+		}
+		if !c.alive {
+			c.boot()
+		}
+	}
+}
+
+func (w *World) idle() bool {
+	for _, c := range w.clients {
+		if len(c.open) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// settled reports whether all extents serve with all their replicas and no client waits.
+func (w *World) settled() bool { return w.why() == "" }
+
+func (w *World) why() string {
+	o := w.meta.owner
+	switch {
+	case o.owner == nil || o.ownerEpoch != w.meta.epoch:
+		return "no owner"
+	case !w.idle():
+		return "requests are open"
+	}
+	s := o.owner.Status()
+	switch {
+	case s.Serving < s.Extents:
+		return "extents do not serve"
+	case s.Degraded > 0:
+		return "replicas are missing"
+	case s.Joining > 0:
+		return "resync goes on"
+	}
+	return ""
+}
+
+// readAll reads every block of every view through the owner.
+func (w *World) readAll() {
+	if w.bad != nil {
+		return
+	}
+	c := w.clients[0]
+	for x := range w.cfg.Extents {
+		rng := block.Range{Count: blocksMax}
+		c.begin(&ioOp{kind: opRead, ext: block.ExtentIndex(x), rng: rng, view: block.LiveView})
+		for _, v := range w.meta.views {
+			c.begin(&ioOp{kind: opView, ext: block.ExtentIndex(x), rng: rng, view: v})
+		}
+	}
+}
+
+// compareMembers checks that all members of each set are equal, in what they show and in what they keep.
+func (w *World) compareMembers() {
+	views := append([]block.SnapSeq{w.meta.snapSeq}, w.meta.views...)
+	for x, rec := range w.meta.extents {
+		if len(rec.Members) < w.cfg.Replicas {
+			w.fail("extent %d has %d members", x, len(rec.Members))
+		}
+		var first *replica
+		var at block.ChunkID
+		for _, m := range rec.Members {
+			d := w.chunks[m.Chunk-1].disk(m.Disk)
+			for _, r := range []*replica{d.seen[block.ExtentIndex(x)], d.durable[block.ExtentIndex(x)]} {
+				if r == nil {
+					w.fail("extent %d: member on chunk %d has no replica", x, m.Chunk)
+					return
+				}
+				if first == nil {
+					first, at = r, m.Chunk
+					continue
+				}
+				for _, v := range views {
+					for no := range block.No(blocksMax) {
+						a, b := first.at(no, v), r.at(no, v)
+						if a.stamp != b.stamp || a.zero != b.zero || a.value != b.value && !a.bad && !b.bad {
+							w.fail("extent %d block %d view %d: chunk %d has %d at %s, chunk %d has %d at %s", x, no, v, at, a.value, a.stamp, m.Chunk, b.value, b.stamp)
+							return
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// judge gives the history of every block to the checker.
+func (w *World) judge() {
+	for k, ops := range w.ops {
+		if err := CheckRegister(ops); err != nil {
+			w.fail("extent %d block %d: %v", k/blocksMax, k%blocksMax, err)
+			return
+		}
+	}
+}
+
+// Random draws a configuration from a seed.
+func Random(seed uint64) Config {
+	w := &World{rng: newRand(seed)}
+	c := Config{Seed: seed, Chunks: 3 + w.rng.IntN(3), Extents: 1 + w.rng.IntN(2), Replicas: 2 + w.rng.IntN(2), MinReplicas: 1,
+		Clients: 1 + w.rng.IntN(3), Depth: 1 + w.rng.IntN(4), Length: w.between(5*sec, 14*sec), Faults: 1 + w.rng.IntN(8),
+		Snapshots: w.rng.IntN(4), Moves: w.rng.IntN(3)}
+	if c.Replicas == 3 && !w.chance(30) {
+		c.MinReplicas = 2
+	}
+	// Few kinds at a time make combinations of the same kind likely.
+	n := 1 + w.rng.IntN(4)
+	if w.chance(30) {
+		n = int(faultKinds)
+	}
+	for _, i := range w.rng.Perm(int(faultKinds))[:n] {
+		c.Kinds = append(c.Kinds, FaultKind(i))
+	}
+	return c
+}

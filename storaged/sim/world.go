@@ -1,0 +1,300 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/replication"
+)
+
+// Times of the simulation, in nanoseconds.
+const (
+	us  int64 = 1000
+	ms  int64 = 1000 * us
+	sec int64 = 1000 * ms
+)
+
+// blocksMax is the number of blocks of an extent that are ever used.
+const blocksMax = 24
+
+// payload is what all data slices point into: contents travel in the checksums.
+var payload = make([]byte, replication.IOBlocksMax*block.Size)
+
+// Config is what a run is made of. Use Random to draw one from a seed.
+type Config struct {
+	Seed    uint64
+	Chunks  int
+	Extents int
+	// Replicas is the replica factor, MinReplicas as in the volume.
+	Replicas, MinReplicas int
+	Clients, Depth        int
+	// Length is how long load and faults go on, in ns.
+	Length int64
+	// Faults is the number of faults, drawn from Kinds.
+	Faults int
+	Kinds  []FaultKind
+	// Snapshots and Moves are drawn as often on average.
+	Snapshots, Moves int
+	// Bugs are planted in all machines.
+	Bugs replication.Bugs
+	// Trace gets a line per event; nil for none.
+	Trace io.Writer
+}
+
+// Violation is a broken promise of the protocol.
+type Violation struct {
+	Seed uint64
+	At   int64
+	What string
+}
+
+func (v *Violation) Error() string {
+	return fmt.Sprintf("seed %d at %.6fs: %s", v.Seed, float64(v.At)/1e9, v.What)
+}
+
+// Stats counts what happened in a run.
+type Stats struct {
+	Events, Writes, Reads, Errors, Snapshots, Moves, Owners, SetChanges, Joins, Repairs, MediumErrors, Faults int
+}
+
+type eventKind uint8
+
+const (
+	evFunc eventKind = iota
+	evDeliver
+	evTick
+	evDisk
+	evRead
+)
+
+type event struct {
+	at    int64
+	seq   uint64
+	kind  eventKind
+	chunk *chunk // evFunc with a chunk waits while it is frozen
+	inc   uint64
+	env   *envelope
+	disk  *disk
+	op    *diskOp
+	fn    func()
+}
+
+// World is one run: everything in it happens in one goroutine, in an order the seed decides.
+type World struct {
+	cfg    Config
+	rng    *rand.Rand
+	now    int64
+	seq    uint64
+	heap   []event
+	chunks []*chunk
+	net    network
+	meta   meta
+	volume block.VolumeID
+
+	clients []*client
+	healed  bool
+	stop    bool // clients begin nothing new
+	ops     [][]BlockOp
+	tags    []*ioOp
+	values  uint32
+	zeroes  map[zeroKey]uint32
+	stamps  map[stampKey]uint32
+	snaps   []*snapshot
+	rmws    map[rmwKey]uint32
+	bad     *Violation
+	rot     *disk // the one disk that may lie in this run
+	// No fault begins before quietTill; activeTill is when the effects of those that have begun are over.
+	quietTill, activeTill int64
+	Stats                 Stats
+
+	freeEnv []*envelope
+}
+
+type zeroKey struct {
+	ext   block.ExtentIndex
+	stamp block.Stamp
+	no    block.No
+}
+
+type stampKey struct {
+	ext   block.ExtentIndex
+	stamp block.Stamp
+	no    block.No
+}
+
+type rmwKey struct {
+	ext block.ExtentIndex
+	no  block.No
+	old uint32
+}
+
+func (w *World) fail(format string, args ...any) {
+	if w.bad == nil {
+		w.bad = &Violation{w.cfg.Seed, w.now, fmt.Sprintf(format, args...)}
+		w.tracef("VIOLATION %s", w.bad.What)
+	}
+}
+
+func (w *World) tracef(format string, args ...any) {
+	if w.cfg.Trace != nil {
+		fmt.Fprintf(w.cfg.Trace, "%12.6f ", float64(w.now)/1e9)
+		fmt.Fprintf(w.cfg.Trace, format, args...)
+		fmt.Fprintln(w.cfg.Trace)
+	}
+}
+
+func (w *World) between(lo, hi int64) int64 { return lo + w.rng.Int64N(hi-lo+1) }
+func (w *World) chance(percent int) bool    { return w.rng.IntN(100) < percent }
+
+// push schedules an event.
+func (w *World) push(e event) {
+	w.seq++
+	e.seq = w.seq
+	h := append(w.heap, e)
+	i := len(h) - 1
+	for i > 0 {
+		p := (i - 1) / 2
+		if h[p].at < h[i].at || h[p].at == h[i].at && h[p].seq < h[i].seq {
+			break
+		}
+		h[p], h[i] = h[i], h[p]
+		i = p
+	}
+	w.heap = h
+}
+
+func (w *World) pop() event {
+	h := w.heap
+	top := h[0]
+	n := len(h) - 1
+	h[0] = h[n]
+	h[n] = event{}
+	h = h[:n]
+	i := 0
+	for {
+		c := 2*i + 1
+		if c >= n {
+			break
+		}
+		if c+1 < n && (h[c+1].at < h[c].at || h[c+1].at == h[c].at && h[c+1].seq < h[c].seq) {
+			c++
+		}
+		if h[i].at < h[c].at || h[i].at == h[c].at && h[i].seq < h[c].seq {
+			break
+		}
+		h[i], h[c] = h[c], h[i]
+		i = c
+	}
+	w.heap = h
+	return top
+}
+
+// after runs fn later.
+func (w *World) after(d int64, fn func()) { w.push(event{at: w.now + d, fn: fn}) }
+
+// afterOn runs fn on a chunk later: not if its process has ended, not while it is frozen.
+func (w *World) afterOn(c *chunk, d int64, fn func()) {
+	w.push(event{at: w.now + d, chunk: c, inc: c.inc, fn: fn})
+}
+
+// run handles events until t or until something is wrong.
+func (w *World) run(t int64) {
+	for w.bad == nil && len(w.heap) > 0 && w.heap[0].at <= t {
+		e := w.pop()
+		w.now = e.at
+		w.Stats.Events++
+		if c := e.chunk; c != nil {
+			if !c.alive || c.inc != e.inc {
+				if e.env != nil {
+					w.freeEnv = append(w.freeEnv, e.env)
+				}
+				continue
+			}
+			if c.frozenTill > w.now {
+				e.at = c.frozenTill
+				w.push(e)
+				continue
+			}
+		}
+		switch e.kind {
+		case evFunc:
+			e.fn()
+		case evDeliver:
+			w.deliver(e)
+		case evTick:
+			e.chunk.tick()
+		case evDisk:
+			e.disk.completed(e.op)
+		case evRead:
+			e.disk.readDone(e.chunk, e.op)
+		}
+	}
+	if w.bad == nil {
+		w.now = max(w.now, t)
+	}
+}
+
+// Run plays a seed to its end and returns what was broken, nil if nothing was.
+func Run(cfg Config) (*Violation, Stats) {
+	w := newWorld(cfg)
+	w.start()
+	w.scheduleFaults()
+	w.run(cfg.Length)
+	w.finish()
+	return w.bad, w.Stats
+}
+
+func newWorld(cfg Config) *World {
+	w := &World{cfg: cfg, rng: newRand(cfg.Seed ^ 0x5eed<<32), zeroes: map[zeroKey]uint32{}, stamps: map[stampKey]uint32{}, rmws: map[rmwKey]uint32{}}
+	w.volume = block.VolumeID{1}
+	w.ops = make([][]BlockOp, cfg.Extents*blocksMax)
+	w.meta.w = w
+	w.net.init(w, cfg.Chunks)
+	for i := range cfg.Chunks {
+		w.chunks = append(w.chunks, newChunk(w, i))
+	}
+	w.rot = w.chunks[w.rng.IntN(cfg.Chunks)].disks[0]
+	return w
+}
+
+// start creates the volume, boots the chunks and lets the clients begin.
+func (w *World) start() {
+	for x := range w.cfg.Extents {
+		rec := replication.Record{Generation: 1}
+		rec.Revision = w.meta.next()
+		perm := w.rng.Perm(w.cfg.Chunks)[:w.cfg.Replicas]
+		for _, i := range perm {
+			d := w.chunks[i].disks[0]
+			d.create(block.ExtentIndex(x), 1)
+			rec.Members = append(rec.Members, replication.Member{Disk: d.id, Chunk: w.chunks[i].id, Since: 1})
+		}
+		w.meta.extents = append(w.meta.extents, rec)
+	}
+	for _, c := range w.chunks {
+		c.boot()
+	}
+	w.meta.assign(w.chunks[w.rng.IntN(len(w.chunks))])
+	w.after(100*ms, w.meta.lead)
+	for i := range w.cfg.Clients {
+		w.clients = append(w.clients, newClient(w, i))
+	}
+}
+
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0x10e5)) }
+
+func (s *Stats) add(o Stats) {
+	s.Events += o.Events
+	s.Writes += o.Writes
+	s.Reads += o.Reads
+	s.Errors += o.Errors
+	s.Snapshots += o.Snapshots
+	s.Moves += o.Moves
+	s.Owners += o.Owners
+	s.SetChanges += o.SetChanges
+	s.Joins += o.Joins
+	s.Repairs += o.Repairs
+	s.MediumErrors += o.MediumErrors
+	s.Faults += o.Faults
+}
