@@ -2,7 +2,6 @@ package meta
 
 import (
 	"context"
-	"slices"
 
 	"google.golang.org/grpc/codes"
 
@@ -11,11 +10,12 @@ import (
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
 
-// origin fills in what a new volume takes from its source, and returns the source's sets. The source is locked until done is
-// called: its snapshot cannot be deleted before the clone, which pins the view, is recorded.
+// origin fills in what a new volume takes from its source, and returns the sets it inherits. The source is locked until done is
+// called: its snapshot cannot be deleted before the clone's replicas are made. (A crash in between leaves the clone in state
+// Creating, whose record pins the view until it is rolled back.)
 //
-// A clone's replicas lie on the disks of the origin's members, where they share its allocation units (I11). It pins the parent's
-// view until its owner has reported every replica in sync once: by then all of them have taken over their content.
+// A clone's replicas lie on the disks of the origin's members, where they share its allocation units (I11). Members that are
+// away get none: repair adds a copy.
 func (l *leader) origin(ctx context.Context, req *storagedv1.CreateVolumeRequest, v *metadb.Volume) (sets []metadb.Extent, done func(), err error) {
 	parentID := req.GetSourceVolumeId()
 	var sid block.SnapshotID
@@ -39,9 +39,6 @@ func (l *leader) origin(ctx context.Context, req *storagedv1.CreateVolumeRequest
 			unlock()
 		}
 	}()
-	if parent.PinsParent {
-		return nil, nil, failf(codes.Unavailable, "volume %s is a clone that is still being prepared: try again when its status is healthy", parent.Name)
-	}
 	var sn metadb.Snapshot
 	if sid != (block.SnapshotID{}) {
 		l.view(func(s *state) { sn = s.snapshots[sid] })
@@ -61,12 +58,35 @@ func (l *leader) origin(ctx context.Context, req *storagedv1.CreateVolumeRequest
 	v.Lineage, v.Parent, v.ParentView, v.PinsParent = parent.Lineage, parent.ID, sn.SnapSeq, true
 	l.view(func(s *state) {
 		all := s.extents[parent.ID]
-		sets = slices.Clone(all[:min(len(all), int(block.Extents(sn.SizeBytes)))])
+		for _, e := range all[:min(len(all), int(block.Extents(sn.SizeBytes)))] {
+			e.Members = l.online(s, e.Members)
+			sets = append(sets, e)
+			if len(e.Members) < int(v.MinReplicas) {
+				err = failf(codes.Unavailable, "extent %d of the source %s has %s online, the new volume needs %d: bring back its nodes, or try again",
+					e.ID.Index, parent.Name, count(len(e.Members), "replica"), v.MinReplicas)
+			}
+		}
 	})
+	if err != nil {
+		return nil, nil, err
+	}
 	return sets, unlock, nil
 }
 
-// internalSnapshot takes the snapshot of live content that a clone begins as. The sweep deletes it once the clone does not need it.
+// online returns the full members whose disks are attached and active now.
+func (l *leader) online(s *state, members []metadb.Member) []metadb.Member {
+	var out []metadb.Member
+	for _, m := range members {
+		reports, _ := l.reg.disksOf(m.Chunk)
+		r := reports[m.Disk]
+		if m.Kind == metadb.KindFull && l.reg.live(m.Chunk).Present && r.GetDisk().GetState() == diskStateActive && s.disks[m.Disk].State != metadb.DiskFailed {
+			out = append(out, metadb.Member{Disk: m.Disk, Chunk: m.Chunk})
+		}
+	}
+	return out
+}
+
+// internalSnapshot takes the snapshot of live content that a clone begins as. The sweep deletes it when the clone is ready.
 func (l *leader) internalSnapshot(ctx context.Context, parent metadb.Volume, clone block.VolumeID) (metadb.Snapshot, error) {
 	sn := metadb.Snapshot{ID: block.NewSnapshotID(), Name: "clone-" + clone.String(), Volume: parent.ID, Created: l.now(), Internal: true}
 	if _, err := l.commit(ctx, metadb.PutSnapshot(sn)); err != nil {
@@ -83,23 +103,4 @@ func needed(s *state, sn metadb.Snapshot) bool {
 		}
 	}
 	return false
-}
-
-// materialised reports whether the owner has seen every replica of a clone in sync, so that none needs the parent's view.
-func (l *leader) materialised(s *state, v metadb.Volume) bool {
-	o := s.owners[v.ID]
-	f, ok := l.reg.volume(o.Chunk, v.ID)
-	if !ok || f.report.GetEpoch() != uint64(o.Epoch) || l.now().Sub(f.at) > reportFresh {
-		return false
-	}
-	st := f.report.GetStatus()
-	if st.GetHealth() != storagedv1.Health_HEALTH_OK || st.GetExtentsDegraded() != 0 || st.GetExtentsUnavailable() != 0 {
-		return false
-	}
-	for _, e := range s.extents[v.ID] {
-		if len(e.Absent) > 0 {
-			return false
-		}
-	}
-	return true
 }

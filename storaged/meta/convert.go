@@ -84,10 +84,12 @@ func extentStatus(s *state, f volumeFacts) []*storagedv1.ExtentStatus {
 		}
 		if r := reported[es.Index]; r != nil {
 			es.State = r.GetState()
-			for _, m := range r.GetMembers() {
-				if m.GetKind() == "joining" {
-					es.Members = append(es.Members, m)
-				}
+			joining := slices.DeleteFunc(slices.Concat(r.GetMembers(), r.GetAbsent()), func(m *storagedv1.Member) bool { return m.GetKind() != kindJoining })
+			for _, m := range joining {
+				es.Absent = slices.DeleteFunc(es.Absent, func(a *storagedv1.Member) bool { return a.GetDiskId() == m.GetDiskId() })
+				es.Members = append(es.Members, &storagedv1.Member{
+					DiskId: m.GetDiskId(), Chunk: m.GetChunk(), Node: s.nodeOf(block.ChunkID(m.GetChunk())), Kind: kindJoining, Watermark: m.GetWatermark(),
+				})
 			}
 		}
 		out = append(out, es)

@@ -59,7 +59,7 @@ func mayDelete(s *state, v metadb.Volume, cascade bool) error {
 	}
 	for _, c := range s.volumes {
 		if c.PinsParent && c.Parent == v.ID {
-			return failf(codes.FailedPrecondition, "volume %s is the source of %s, which is still being prepared: try again when that is healthy", v.Name, c.Name)
+			return failf(codes.FailedPrecondition, "volume %s is the source of %s, which is being created: try again", v.Name, c.Name)
 		}
 	}
 	return nil
@@ -167,6 +167,10 @@ func (l *leader) grow(ctx context.Context, v metadb.Volume, size uint64) error {
 			return err
 		}
 		if err := l.createExtents(ctx, extents); err != nil {
+			return err
+		}
+		// A clone's extents beyond its origin's are empty: nothing is cloned.
+		if err := l.makeReplicas(ctx, bigger, extents, 0); err != nil {
 			return err
 		}
 	}

@@ -33,7 +33,7 @@
 // Register, with a boot id that is new for each process, then keep one Heartbeat stream at the leader open and send a report
 // each timeouts.Heartbeat. A stream begins with a full report: only then is the chunk present, that is, gets volumes. Owner records
 // with a revision below RegisterResponse.revision belong to the process before: the leader raises their epoch at once.
-// Joining members are reported in VolumeReport.status.extent_status with kind "joining". CloseSessions and a login check the grants anew.
+// Replicas being copied to are reported in VolumeReport.status.extent_status with kind "joining", among the members or the absent. CloseSessions and a login check the grants anew.
 //
 // # Goroutines
 //

@@ -177,8 +177,9 @@ type fakeChunk struct {
 	deleted   []string          // volumes whose replicas were deleted
 	views     map[string]string // last SetSnapshots by volume
 	resized   map[string]uint64
-	hang      bool // CloseSessions does not answer
-	joinSlow  bool // AddMember is accepted and reported as joining, not finished
+	created   map[string]int // replicas created by volume
+	hang      bool           // CloseSessions does not answer
+	joinSlow  bool           // AddMember is accepted and reported as joining, not finished
 	joining   map[block.ExtentID]block.DiskID
 	frozen    atomic.Bool // reports nothing, keeps its stream
 	stop      context.CancelFunc
@@ -538,4 +539,14 @@ func byID(chunks []*fakeChunk, id uint32) *fakeChunk {
 		}
 	}
 	return nil
+}
+
+func (f *fakeChunk) CreateReplicas(_ context.Context, r *storagedv1.CreateReplicasRequest) (*storagedv1.CreateReplicasResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.created == nil {
+		f.created = map[string]int{}
+	}
+	f.created[r.VolumeId] += len(r.Replicas)
+	return &storagedv1.CreateReplicasResponse{}, nil
 }

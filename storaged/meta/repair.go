@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,12 +15,15 @@ import (
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
 
+// kindJoining is how owners report a replica that is being copied to.
+const kindJoining = "joining"
+
 const (
 	repairTick = time.Second
 	// Copies under way at once: in all, per owner, and onto one disk.
 	repairMax, repairPerOwner, repairPerDisk = 64, 8, 4
-	// repairExpire is how long an accepted copy may be neither reported nor finished before it is asked for again.
-	repairExpire = 30 * time.Second
+	// repairRepeat is how often an owner is asked again for a step that has not shown yet; repeating one does nothing.
+	repairRepeat = 5 * time.Second
 	// repairAgain is how long an extent is left alone after its owner refused a step.
 	repairAgain = 10 * time.Second
 	repairCall  = 5 * time.Second
@@ -108,7 +112,8 @@ func planExtent(e *metadb.Extent, factor int, health func(block.DiskID) diskHeal
 // repairBook remembers what was asked of owners.
 type repairBook struct {
 	mu      sync.Mutex
-	copies  map[copyKey]time.Time         // accepted AddMember calls
+	copies  map[copyKey]copyState         // replicas being added, until they are members
+	removed map[copyKey]time.Time         // removals asked for, until they show
 	refused map[block.ExtentID]time.Time  // steps that failed
 	missing map[block.DiskID]time.Time    // disks that present chunks do not report
 	stuck   map[block.VolumeID]stuckState // volumes for which no place was found
@@ -119,6 +124,11 @@ type copyKey struct {
 	disk   block.DiskID
 }
 
+type copyState struct {
+	to    target
+	asked time.Time
+}
+
 type stuckState struct {
 	reason string
 	at     time.Time
@@ -126,7 +136,8 @@ type stuckState struct {
 
 // repairLoop keeps every extent at its replica factor.
 func (l *leader) repairLoop() {
-	l.repair.copies = map[copyKey]time.Time{}
+	l.repair.copies = map[copyKey]copyState{}
+	l.repair.removed = map[copyKey]time.Time{}
 	l.repair.refused = map[block.ExtentID]time.Time{}
 	l.repair.missing = map[block.DiskID]time.Time{}
 	l.repair.stuck = map[block.VolumeID]stuckState{}
@@ -195,6 +206,7 @@ type repairJob struct {
 	volume metadb.Volume
 	owner  metadb.Owner
 	with   []target // places of the replicas that stay
+	again  *target  // of a copy to be asked for again
 }
 
 // repairOnce makes one pass over all extents and starts what the limits admit.
@@ -236,10 +248,15 @@ func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []re
 	l.repair.mu.Lock()
 	defer l.repair.mu.Unlock()
 	b := &l.repair
-	for k, at := range b.copies {
+	for k := range b.copies {
 		e := extentOf(s, k.extent)
-		if e == nil || hasMember(e, k.disk) || now.Sub(at) > repairExpire {
+		if h := health(k.disk); e == nil || hasMember(e, k.disk) || h == diskGone || h == diskLeaving {
 			delete(b.copies, k)
+		}
+	}
+	for k, at := range b.removed {
+		if now.Sub(at) > repairRepeat {
+			delete(b.removed, k)
 		}
 	}
 	for id, at := range b.refused {
@@ -260,10 +277,14 @@ func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []re
 		perOwner[s.owners[e.Volume].Chunk]++
 		total++
 	}
-	for k := range b.copies {
-		note(k.extent, k.disk)
-	}
 	var jobs []repairJob
+	for k, c := range b.copies {
+		note(k.extent, k.disk)
+		// A new owner knows nothing of it: the same place is asked for until it is a member.
+		if o := s.owners[k.extent.Volume]; now.Sub(c.asked) > repairRepeat && l.reg.live(o.Chunk).Present && b.refused[k.extent].IsZero() {
+			jobs = append(jobs, repairJob{step: repairStep{Extent: k.extent}, volume: s.volumes[k.extent.Volume], owner: o, again: &c.to})
+		}
+	}
 	for id, v := range s.volumes {
 		o := s.owners[id]
 		if v.State != metadb.StateReady || !l.reg.live(o.Chunk).Present {
@@ -271,13 +292,9 @@ func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []re
 		}
 		if f, ok := l.reg.volume(o.Chunk, id); ok && f.report.GetEpoch() == uint64(o.Epoch) {
 			for _, es := range f.report.GetStatus().GetExtentStatus() {
-				for _, m := range es.GetMembers() {
-					if d, err := block.ParseDiskID(m.GetDiskId()); err == nil && m.GetKind() == "joining" {
-						e := block.ExtentID{Volume: id, Index: block.ExtentIndex(es.GetIndex())}
-						note(e, d)
-						if _, asked := b.copies[copyKey{e, d}]; asked {
-							b.copies[copyKey{e, d}] = now // it is alive: do not ask again
-						}
+				for _, m := range slices.Concat(es.GetMembers(), es.GetAbsent()) {
+					if d, err := block.ParseDiskID(m.GetDiskId()); err == nil && m.GetKind() == kindJoining {
+						note(block.ExtentID{Volume: id, Index: block.ExtentIndex(es.GetIndex())}, d)
 					}
 				}
 			}
@@ -289,7 +306,8 @@ func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []re
 				continue
 			}
 			step, due := planExtent(e, int(v.ReplicaFactor), health, joining[e.ID])
-			if !due {
+			step.Remove = slices.DeleteFunc(step.Remove, func(d block.DiskID) bool { return !b.removed[copyKey{e.ID, d}].IsZero() })
+			if !due || step.Add == 0 && len(step.Remove) == 0 {
 				continue
 			}
 			if step.Add > 0 {
@@ -339,12 +357,18 @@ func (l *leader) repairStep(ctx context.Context, j repairJob, pool []diskRoom) e
 	ctx, cancel := context.WithTimeout(ctx, repairCall)
 	defer cancel()
 	e := j.step.Extent
+	if j.again != nil {
+		return l.addMember(ctx, cc, e, *j.again)
+	}
 	for _, d := range j.step.Remove {
+		l.repair.mu.Lock()
+		l.repair.removed[copyKey{e, d}] = l.now()
+		l.repair.mu.Unlock()
 		_, err := cc.RemoveMember(ctx, &storagedv1.RemoveMemberRequest{VolumeId: e.Volume.String(), Extent: uint32(e.Index), DiskId: d.String()})
 		if err != nil {
 			return fmt.Errorf("remove %s: %w", d, err)
 		}
-		l.log.Info("replica taken out of its set", "volume", e.Volume, "extent", uint32(e.Index), "disk", d)
+		l.log.Info("replica to be taken out of its set", "volume", e.Volume, "extent", uint32(e.Index), "disk", d)
 	}
 	if j.step.Add == 0 {
 		return nil
@@ -377,7 +401,8 @@ func (l *leader) repairStep(ctx context.Context, j repairJob, pool []diskRoom) e
 func (l *leader) addMember(ctx context.Context, cc storagedv1.ChunkControlClient, e block.ExtentID, t target) error {
 	key := copyKey{e, t.Disk}
 	l.repair.mu.Lock()
-	l.repair.copies[key] = l.now()
+	_, repeated := l.repair.copies[key]
+	l.repair.copies[key] = copyState{to: t, asked: l.now()}
 	delete(l.repair.stuck, e.Volume)
 	l.repair.mu.Unlock()
 	_, err := cc.AddMember(ctx, &storagedv1.AddMemberRequest{VolumeId: e.Volume.String(), Extent: uint32(e.Index), DiskId: t.Disk.String(), Chunk: uint32(t.Chunk)})
@@ -389,6 +414,9 @@ func (l *leader) addMember(ctx context.Context, cc storagedv1.ChunkControlClient
 			l.repair.mu.Unlock()
 		}
 		return fmt.Errorf("add %s on node %s: %w", t.Disk, t.Node, err)
+	}
+	if repeated {
+		return nil
 	}
 	l.log.Info("replica being rebuilt", "volume", e.Volume, "extent", uint32(e.Index), "disk", t.Disk, "node", t.Node)
 	return nil

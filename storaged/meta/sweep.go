@@ -69,9 +69,9 @@ func (l *leader) sweepLoop() {
 	}
 }
 
-// sweepVolumes rolls back volumes that never became ready, goes on with deletions, and unpins clones that are complete.
+// sweepVolumes rolls back volumes that never became ready, and goes on with deletions.
 func (l *leader) sweepVolumes(ctx context.Context) error {
-	var creating, deleting, complete []metadb.Volume
+	var creating, deleting []metadb.Volume
 	l.view(func(s *state) {
 		for _, v := range s.volumes {
 			switch {
@@ -79,8 +79,6 @@ func (l *leader) sweepVolumes(ctx context.Context) error {
 				creating = append(creating, v)
 			case v.State == metadb.StateDeleting:
 				deleting = append(deleting, v)
-			case v.PinsParent && l.materialised(s, v):
-				complete = append(complete, v)
 			}
 		}
 	})
@@ -99,20 +97,6 @@ func (l *leader) sweepVolumes(ctx context.Context) error {
 			errs = append(errs, l.finishDelete(ctx, v.ID))
 			unlock()
 		}
-	}
-	for _, v := range complete {
-		unlock, ok := l.locks.tryLock("volume " + v.ID.String())
-		if !ok {
-			continue
-		}
-		var cur metadb.Volume
-		l.view(func(s *state) { cur = s.volumes[v.ID] })
-		if cur.Revision == v.Revision {
-			cur.PinsParent = false
-			_, err := l.commit(ctx, metadb.PutVolume(cur))
-			errs = append(errs, err)
-		}
-		unlock()
 	}
 	return errors.Join(errs...)
 }
@@ -386,7 +370,7 @@ func (l *leader) orphaned(s *state, k orphanKey) bool {
 		if es.GetIndex() != uint32(k.extent.Index) {
 			continue
 		}
-		for _, m := range es.GetMembers() {
+		for _, m := range slices.Concat(es.GetMembers(), es.GetAbsent()) {
 			if m.GetDiskId() == k.disk.String() {
 				return false
 			}

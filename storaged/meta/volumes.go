@@ -159,37 +159,49 @@ func differs(old, v *metadb.Volume, req *storagedv1.CreateVolumeRequest) string 
 
 // create records a volume: placed extents, owner and all. inherited are the extents of a clone, on its origin's disks.
 //
-//	record Creating + name ─▶ extents, in batches ─▶ owner and state Ready, in one transaction
+//	record Creating + name ─▶ extents, in batches ─▶ replicas on the members' chunks ─▶ owner and state Ready, in one transaction
 //
 // Whatever stops it on the way leaves a record in state Creating, which the next attempt or the sweep rolls back.
 func (l *leader) create(ctx context.Context, v metadb.Volume, inherited []metadb.Extent) error {
-	l.space.Lock()
-	defer l.space.Unlock()
 	v.Created = l.now()
-	extents, err := l.layOut(v, inherited, 0)
-	if err != nil {
-		return fmt.Errorf("create volume %s of %s: %w", v.Name, bytesText(v.SizeBytes), err)
-	}
-	v.Revision, err = l.commit(ctx, metadb.PutVolume(v), metadb.PutName(metadb.Name{Name: v.Name, Volume: v.ID}))
-	if err != nil {
-		return fmt.Errorf("create volume %s: %w", v.Name, err)
-	}
 	undo := func(err error) error {
 		if rerr := l.rollBack(l.ctx, v); rerr != nil {
 			l.log.Warn("an unfinished volume is left to the sweep", "volume", v.ID, "error", rerr)
 		}
 		return fmt.Errorf("create volume %s: %w", v.Name, err)
 	}
-	if err := l.createExtents(ctx, extents); err != nil {
+	extents, err := l.record(ctx, &v, inherited, undo)
+	if err != nil {
+		return err
+	}
+	if err := l.makeReplicas(ctx, v, extents, len(inherited)); err != nil {
 		return undo(err)
 	}
-	owner := metadb.Owner{Volume: v.ID, Chunk: l.firstOwner(v, extents), Epoch: 1}
-	v.State = metadb.StateReady
+	owner := metadb.Owner{Volume: v.ID, Chunk: l.firstOwner(v, extents), Epoch: l.firstEpoch(v)}
+	v.State, v.PinsParent = metadb.StateReady, false
 	if _, err = l.commit(ctx, metadb.PutVolume(v), metadb.PutOwner(owner)); err != nil {
 		return undo(err)
 	}
 	l.log.Info("volume created", "volume", v.ID, "name", v.Name, "sizeBytes", v.SizeBytes, "replicas", v.ReplicaFactor, "owner", owner.Chunk)
 	return nil
+}
+
+// record places a volume and records it with its extents in state Creating.
+func (l *leader) record(ctx context.Context, v *metadb.Volume, inherited []metadb.Extent, undo func(error) error) ([]metadb.Extent, error) {
+	l.space.Lock()
+	defer l.space.Unlock()
+	extents, err := l.layOut(*v, inherited, 0)
+	if err != nil {
+		return nil, fmt.Errorf("create volume %s of %s: %w", v.Name, bytesText(v.SizeBytes), err)
+	}
+	v.Revision, err = l.commit(ctx, metadb.PutVolume(*v), metadb.PutName(metadb.Name{Name: v.Name, Volume: v.ID}))
+	if err != nil {
+		return nil, fmt.Errorf("create volume %s: %w", v.Name, err)
+	}
+	if err := l.createExtents(ctx, extents); err != nil {
+		return nil, undo(err)
+	}
+	return extents, nil
 }
 
 // createExtents records extents and returns when the mirror shows them.
@@ -218,11 +230,7 @@ func (l *leader) layOut(v metadb.Volume, inherited []metadb.Extent, from block.E
 	for i := from; i < total; i++ {
 		e := metadb.Extent{ID: block.ExtentID{Volume: v.ID, Index: i}, Generation: 1}
 		if int(i) < len(inherited) {
-			for _, m := range inherited[i].Members {
-				if m.Kind == metadb.KindFull && len(e.Members) < int(v.ReplicaFactor) {
-					e.Members = append(e.Members, metadb.Member{Disk: m.Disk, Chunk: m.Chunk})
-				}
-			}
+			e.Members = slices.Clone(inherited[i].Members[:min(len(inherited[i].Members), int(v.ReplicaFactor))])
 			out = append(out, e)
 			continue
 		}
@@ -269,7 +277,10 @@ func (l *leader) rollBack(ctx context.Context, v metadb.Volume) error {
 	if cur.Revision == 0 || cur.State != metadb.StateCreating {
 		return fmt.Errorf("roll back volume %s: %w", v.Name, metadb.ErrConflict)
 	}
-	ops := []metadb.Op{metadb.DeleteVolume(cur)}
+	// Some chunks may have created replicas.
+	t := metadb.Tombstone{Volume: v.ID, Name: v.Name, Lineage: v.Lineage, Created: l.now()}
+	l.view(func(s *state) { t.Chunks = slices.Sorted(maps.Keys(s.chunks)) })
+	ops := []metadb.Op{metadb.DeleteVolume(cur), metadb.PutTombstone(t)}
 	if name.Volume == v.ID {
 		ops = append(ops, metadb.DeleteName(name))
 	}

@@ -464,7 +464,7 @@ type VolumeRecord struct {
 	Parent         []byte                 `protobuf:"bytes,8,opt,name=parent,proto3" json:"parent,omitempty"`   // clone of
 	ParentView     uint32                 `protobuf:"varint,9,opt,name=parent_view,json=parentView,proto3" json:"parent_view,omitempty"`
 	SourceSnapshot []byte                 `protobuf:"bytes,10,opt,name=source_snapshot,json=sourceSnapshot,proto3" json:"source_snapshot,omitempty"` // restored from
-	PinsParent     bool                   `protobuf:"varint,11,opt,name=pins_parent,json=pinsParent,proto3" json:"pins_parent,omitempty"`            // not every replica has taken its content from the parent yet
+	PinsParent     bool                   `protobuf:"varint,11,opt,name=pins_parent,json=pinsParent,proto3" json:"pins_parent,omitempty"`            // its replicas are being made from the parent's view
 	SnapSeq        uint32                 `protobuf:"varint,12,opt,name=snap_seq,json=snapSeq,proto3" json:"snap_seq,omitempty"`
 	Views          []uint32               `protobuf:"varint,13,rep,packed,name=views,proto3" json:"views,omitempty"` // views that snapshots still hold, ascending
 	Labels         map[string]string      `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`

@@ -113,7 +113,7 @@ type Volume struct {
 	Parent         block.VolumeID // zero unless a clone
 	ParentView     block.SnapSeq  // the parent's view the content began as
 	SourceSnapshot block.SnapshotID
-	PinsParent     bool // some replica may still need the parent's view to exist
+	PinsParent     bool // its replicas are being made from the parent's view
 	SnapSeq        block.SnapSeq
 	Views          []block.SnapSeq // that snapshots hold, ascending
 	Labels         map[string]string

@@ -1611,7 +1611,7 @@ type CreateReplicasRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
 	Lineage       string                 `protobuf:"bytes,2,opt,name=lineage,proto3" json:"lineage,omitempty"`
-	Epoch         uint32                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch         uint32                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`                                   // highest in the content: of a clone's origin, else 0; the owner's first is higher
 	Replicas      []*ReplicaRef          `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`                              // extent and disk; volume_id may be empty
 	CloneOf       string                 `protobuf:"bytes,5,opt,name=clone_of,json=cloneOf,proto3" json:"clone_of,omitempty"`                 // origin volume; its replicas of the same extents are on the same disks
 	CloneView     uint32                 `protobuf:"varint,6,opt,name=clone_view,json=cloneView,proto3" json:"clone_view,omitempty"`          // frozen view of the origin
