@@ -156,6 +156,8 @@ type destager struct {
 	shifts  []shift
 	units   []uint32 // freed by the checkpoint
 	slots   []uint32 // freed by the checkpoint
+	// sources are units some shift reads: moves come before shifts, so that nothing may be moved into them.
+	sources map[uint32]struct{}
 	refs    []uint64 // bitmap of refcount pages to be written
 	out     slotWriter
 	pinned  []uint32
@@ -223,6 +225,7 @@ func (d *destager) begin(st sealedState) {
 	d.moves, d.shifts = d.moves[:0], d.shifts[:0]
 	d.units, d.slots = d.units[:0], d.slots[:0]
 	d.pinned, d.drained, d.dirNew = d.pinned[:0], d.drained[:0], d.dirNew[:0]
+	d.sources = map[uint32]struct{}{}
 	clear(d.refs)
 	d.out.reset(d.s)
 }
@@ -532,6 +535,12 @@ func (d *destager) refcount(u uint32) uint16 {
 	return a.unitRef[u]
 }
 
+// exclusive reports whether data may be moved into a unit in place.
+func (d *destager) exclusive(u uint32) bool {
+	_, source := d.sources[u]
+	return !source && d.refcount(u) == 1
+}
+
 // planUnit brings entries of one unit into d.pg and decides where their data goes.
 func (d *destager) planUnit(l *layer, sh *shadowLayer, page uint32, u int, ents []destageEntry) error {
 	pg := &d.pg
@@ -600,7 +609,7 @@ func (d *destager) planUnit(l *layer, sh *shadowLayer, page uint32, u int, ents 
 	case best != 0:
 		target = best
 		d.ref(best - 1)
-	case needData && (phys == 0 || d.refcount(phys-1) > 1):
+	case needData && (phys == 0 || !d.exclusive(phys-1)):
 		runs, ok := d.s.alloc.allocUnits(nil, 1, d.hint, 0)
 		if !ok {
 			return fmt.Errorf("%w: no unit for what is in the journal", ErrNoSpace)
@@ -629,6 +638,7 @@ func (d *destager) planUnit(l *layer, sh *shadowLayer, page uint32, u int, ents 
 			case x.e.loc&locJournal != 0:
 				d.moves = append(d.moves, move{src, dst})
 			case src != dst:
+				d.sources[uint32(src/block.UnitBlocks)] = struct{}{}
 				d.shifts = append(d.shifts, shift{src, dst, 1})
 			}
 		}
@@ -643,6 +653,9 @@ func (d *destager) planUnit(l *layer, sh *shadowLayer, page uint32, u int, ents 
 
 // copyKept plans copies of the blocks of a unit that stay when the unit is replaced.
 func (d *destager) copyKept(from, to uint32, kept uint16) {
+	if kept != 0 {
+		d.sources[from-1] = struct{}{}
+	}
 	for b := uint64(0); b < block.UnitBlocks; b++ {
 		if kept>>b&1 == 0 {
 			continue

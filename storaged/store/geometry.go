@@ -13,7 +13,7 @@ const (
 	headBytes = 64 << 10
 	tailBytes = 64 << 10
 	// refsPerPage is the number of unit reference counts in one refcount page.
-	refsPerPage = 2016
+	refsPerPage = 2014
 
 	journalBytesMin     = 1 << 20
 	journalBytesMax     = 64 << 30

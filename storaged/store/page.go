@@ -290,7 +290,7 @@ func lostNode() *node {
 	return n
 }
 
-// encodeRefs writes a refcount page. Body: 2016 × u16 at 64: how many map pages point to each unit.
+// encodeRefs writes a refcount page. Body: 2014 × u16 at 64: how many map pages point to each unit.
 func encodeRefs(p []byte, h *slotHeader, refs []uint16) {
 	h.kind = kindRefs
 	h.encode(p)
