@@ -35,22 +35,14 @@ func main() {
 const socketDefault = "/run/iomesh/agent.sock"
 
 func command() *cobra.Command {
-	root := &cobra.Command{
-		Use: "iomesh-agent", Short: "Finds, prepares, releases and watches the disks of one node", SilenceUsage: true, SilenceErrors: true,
-		Version: version.String(),
-	}
-	root.AddCommand(runCommand(), dialCommand())
-	return root
-}
-
-func runCommand() *cobra.Command {
 	var (
 		o                               daemon.Options
 		sysDir, devDir, udevDir, proc   string
 		kubeconfig, minDisk, minLoop, l string
 	)
 	cmd := &cobra.Command{
-		Use: "run", Short: "Run the agent of this node", Args: cobra.NoArgs,
+		Use: "iomesh-agent", Short: "Finds, prepares, releases and watches the disks of one node", Args: cobra.NoArgs,
+		SilenceUsage: true, SilenceErrors: true, Version: version.String(),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if o.MinDiskBytes, err = parseBytes("min-disk-size", minDisk); err != nil {
 				return err
@@ -81,6 +73,7 @@ func runCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.Node, "node", os.Getenv("NODE_NAME"), "name of this Kubernetes node (env NODE_NAME)")
 	f.StringVar(&o.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the cluster and its BlockDevices (env POD_NAMESPACE)")
+	f.StringVar(&o.Cluster, "cluster", "", "name of the IOMeshCluster (default: the oldest of the namespace)")
 	f.StringVar(&o.StateDir, "state-dir", "/var/lib/iomesh", "directory of the machine for records of claims")
 	f.StringVar(&o.DiskDir, "disk-dir", "", "disk directory, shared with the chunk (default <state-dir>/disks)")
 	f.StringVar(&o.Socket, "socket", socketDefault, "unix socket to answer the plugin on")
@@ -94,6 +87,7 @@ func runCommand() *cobra.Command {
 	f.StringVar(&proc, "proc-dir", "/proc", "the machine's proc (hostPID)")
 	f.StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file, outside a cluster only")
 	f.StringVar(&l, "log-level", "info", "debug, info, warn or error")
+	cmd.AddCommand(dialCommand())
 	return cmd
 }
 

@@ -29,6 +29,7 @@ import (
 // Options of the agent.
 type Options struct {
 	Node, Namespace string
+	Cluster         string // name of the IOMeshCluster; "" = the oldest of the namespace
 	StateDir        string // /var/lib/iomesh
 	DiskDir         string // StateDir/disks
 	Socket          string
@@ -54,7 +55,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("make Kubernetes client: %w", err)
 	}
-	kube := &inventory.Kube{Client: client, Node: o.Node, Namespace: o.Namespace}
+	kube := &inventory.Kube{Client: client, Node: o.Node, Namespace: o.Namespace, Name: o.Cluster}
 	keep := keeper.New(keeper.Options{
 		StateDir: filepath.Join(o.StateDir, "agent"), DiskDir: o.DiskDir, Devices: keeper.Machine{Scanner: o.Scanner}, Now: time.Now, Log: o.Log,
 	})

@@ -23,6 +23,7 @@ import (
 type Kube struct {
 	Client          dynamic.Interface
 	Node, Namespace string
+	Name            string // of the IOMeshCluster; "" = the oldest of the namespace
 }
 
 func (k *Kube) devices() dynamic.ResourceInterface {
@@ -35,7 +36,7 @@ func (k *Kube) clusters() dynamic.ResourceInterface {
 
 func (k *Kube) selector() string { return v1alpha1.LabelNode + "=" + LabelValue(k.Node) }
 
-// Cluster implements API. With several clusters in the namespace the oldest counts, as for the operator.
+// Cluster implements API.
 func (k *Kube) Cluster(ctx context.Context) (*v1alpha1.IOMeshCluster, error) {
 	list, err := k.clusters().List(ctx, metav1.ListOptions{})
 	if missingKind(err) {
@@ -43,6 +44,9 @@ func (k *Kube) Cluster(ctx context.Context) (*v1alpha1.IOMeshCluster, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if k.Name != "" {
+		list.Items = slices.DeleteFunc(list.Items, func(u unstructured.Unstructured) bool { return u.GetName() != k.Name })
 	}
 	if len(list.Items) == 0 {
 		return nil, nil

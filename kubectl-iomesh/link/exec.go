@@ -1,0 +1,132 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/remotecommand"
+
+	"github.com/iomesh/iomesh/kubectl-iomesh/fault"
+)
+
+// Target is a container.
+type Target struct{ Namespace, Pod, Container string }
+
+func (t Target) String() string { return t.Namespace + "/" + t.Pod + " (" + t.Container + ")" }
+
+// Runner runs a command in a container with its standard streams joined to the given ones; nil streams are left out.
+type Runner interface {
+	Run(ctx context.Context, t Target, argv []string, in io.Reader, out, errs io.Writer) error
+}
+
+// podRunner uses pods/exec: WebSocket, or SPDY where the server is too old for it.
+type podRunner struct {
+	config *rest.Config
+	core   kubernetes.Interface
+}
+
+func (r *podRunner) Run(ctx context.Context, t Target, argv []string, in io.Reader, out, errs io.Writer) error {
+	req := r.core.CoreV1().RESTClient().Post().Resource("pods").Namespace(t.Namespace).Name(t.Pod).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Container: t.Container, Command: argv, Stdin: in != nil, Stdout: out != nil, Stderr: errs != nil}, scheme.ParameterCodec)
+	ws, err := remotecommand.NewWebSocketExecutor(r.config, "GET", req.URL().String())
+	if err != nil {
+		return fmt.Errorf("prepare exec: %w", err)
+	}
+	spdy, err := remotecommand.NewSPDYExecutor(r.config, "POST", req.URL())
+	if err != nil {
+		return fmt.Errorf("prepare exec: %w", err)
+	}
+	exec, err := remotecommand.NewFallbackExecutor(ws, spdy, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	})
+	if err != nil {
+		return fmt.Errorf("prepare exec: %w", err)
+	}
+	return exec.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: out, Stderr: errs})
+}
+
+// outputMax bounds what a command in a pod may answer.
+const outputMax = 64 << 20
+
+// limited is a buffer that refuses to grow beyond a bound.
+type limited struct {
+	bytes.Buffer
+	max int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if l.Len()+len(p) > l.max {
+		return 0, fmt.Errorf("answer is larger than %d bytes", l.max)
+	}
+	return l.Buffer.Write(p)
+}
+
+// ctlTimeout bounds one question to the block service.
+const ctlTimeout = 30 * time.Second
+
+// Ctl runs `storaged ctl` with the given arguments and -o json in a meta pod and returns its output. Members are tried one after the other:
+// any of them answers.
+func (l *Link) Ctl(ctx context.Context, args ...string) ([]byte, error) {
+	pods, err := l.Pods(ctx, ComponentMeta)
+	if err != nil {
+		return nil, err
+	}
+	var tried []string
+	for i := range pods {
+		p := &pods[i]
+		if !containerReady(p, ComponentMeta) {
+			continue
+		}
+		out, err := l.ctlIn(ctx, p, args)
+		if err == nil {
+			return out, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		tried = append(tried, fmt.Sprintf("%s: %v", p.Name, err))
+	}
+	switch {
+	case len(pods) == 0:
+		return nil, fault.Failed(nil, "is the cluster still being installed? see: kubectl iomesh status", "ask the block service: there is no meta pod in namespace %s", l.Namespace)
+	case len(tried) == 0:
+		return nil, fault.Failed(nil, "see: kubectl get pods -n "+l.Namespace, "ask the block service: none of %d meta pods is ready", len(pods))
+	}
+	return nil, fault.Failed(nil, "", "ask the block service: %s", strings.Join(tried, "; "))
+}
+
+func (l *Link) ctlIn(ctx context.Context, p *corev1.Pod, args []string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, ctlTimeout)
+	defer cancel()
+	argv := append([]string{"storaged", "ctl", "--meta", net.JoinHostPort(p.Status.PodIP, "10100"), "--tls-dir", "/etc/iomesh/tls"}, args...)
+	argv = append(argv, "-o", "json")
+	out, errs := &limited{max: outputMax}, &limited{max: 1 << 20}
+	if err := l.Run.Run(ctx, Target{p.Namespace, p.Name, ComponentMeta}, argv, nil, out, errs); err != nil {
+		if text := strings.TrimSpace(errs.String()); text != "" {
+			lines := strings.Split(text, "\n")
+			return nil, errors.New(lines[len(lines)-1])
+		}
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+func containerReady(p *corev1.Pod, name string) bool {
+	for _, c := range p.Status.ContainerStatuses {
+		if c.Name == name {
+			return c.Ready && p.DeletionTimestamp == nil
+		}
+	}
+	return false
+}

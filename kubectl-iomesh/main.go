@@ -1,0 +1,22 @@
+// Command kubectl-iomesh is the kubectl plugin of IOMesh. See docs/plugin.md.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // logins of cloud providers in kubeconfigs
+
+	"github.com/iomesh/iomesh/kubectl-iomesh/command"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal unwinds, the second kills.
+	context.AfterFunc(ctx, stop)
+	root := command.New(genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr})
+	os.Exit(command.Execute(ctx, root, os.Stderr))
+}
