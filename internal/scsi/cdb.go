@@ -162,11 +162,6 @@ func (r *Request) other() Sense {
 		if b[1]&1 != 0 {
 			return InvalidCDB(1) // ANCHOR
 		}
-	case VerbSanitize:
-		r.ParameterBytes = uint32(binary.BigEndian.Uint16(b[7:]))
-		if r.Service != SanitizeOverwrite && r.ParameterBytes != 0 {
-			return InvalidCDB(7)
-		}
 	case VerbPRIn:
 		r.AllocBytes = uint32(binary.BigEndian.Uint16(b[7:]))
 	case VerbPROut:

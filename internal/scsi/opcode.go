@@ -23,7 +23,6 @@ const (
 	OpReadDefect10    = 0x37
 	OpWriteSame10     = 0x41
 	OpUnmap           = 0x42
-	OpSanitize        = 0x48
 	OpModeSelect10    = 0x55
 	OpReserve10       = 0x56
 	OpRelease10       = 0x57
@@ -83,7 +82,6 @@ const (
 	VerbReadDefect
 	VerbWriteSame
 	VerbUnmap
-	VerbSanitize
 	VerbPRIn
 	VerbPROut
 	VerbCompareAndWrite
@@ -203,10 +201,6 @@ func buildCommands() []command {
 		{OpWriteVerify12, anyService, VerbWriteVerify, ClassWrite, true, with(usage12rw, OpWriteVerify12, 0xf6)},
 		{OpVerify12, anyService, VerbVerify, ClassRead, false, with(usage12rw, OpVerify12, 0xf6)},
 		{OpReadDefect12, anyService, VerbReadDefect, ClassRead, false, []byte{OpReadDefect12, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x07}},
-	}
-	for _, sa := range []byte{SanitizeOverwrite, SanitizeBlockErase, SanitizeExitFailure} {
-		c = append(c, command{OpSanitize, int(sa), VerbSanitize, ClassWrite, true,
-			[]byte{OpSanitize, 0xe0 | sa, 0, 0, 0, 0, 0, 0xff, 0xff, 0x07}})
 	}
 	for sa := range byte(4) {
 		c = append(c, command{OpPRIn, int(sa), VerbPRIn, ClassFree, false, prUsage(OpPRIn, sa)})

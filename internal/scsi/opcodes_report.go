@@ -2,22 +2,18 @@ package scsi
 
 import "encoding/binary"
 
-// ReportOpcodes appends REPORT SUPPORTED OPERATION CODES data (SPC-4 6.35). supported says of each row whether this unit has it
-// (SANITIZE is left out where it is not allowed).
-func ReportOpcodes(b []byte, r *Request, sanitize bool) ([]byte, Sense) {
+// ReportOpcodes appends REPORT SUPPORTED OPERATION CODES data (SPC-4 6.35).
+func ReportOpcodes(b []byte, r *Request) ([]byte, Sense) {
 	timeouts := r.CDB[2]&0x80 != 0
 	options := r.CDB[2] & 7
 	opcode := r.CDB[3]
 	service := int(binary.BigEndian.Uint16(r.CDB[4:]))
-	has := func(c *command) bool { return c.verb != VerbSanitize || sanitize }
 	switch options {
 	case 0:
 		start := len(b)
 		b = append(b, 0, 0, 0, 0)
 		for i := range commands {
-			if c := &commands[i]; has(c) {
-				b = appendDescriptor(b, c, timeouts)
-			}
+			b = appendDescriptor(b, &commands[i], timeouts)
 		}
 		binary.BigEndian.PutUint32(b[start:], uint32(len(b)-start-4))
 		return b, Sense{}
@@ -29,7 +25,7 @@ func ReportOpcodes(b []byte, r *Request, sanitize bool) ([]byte, Sense) {
 		}
 		var found *command
 		for _, c := range rows {
-			if has(c) && (c.service == anyService && (options != 3 || service == 0) || c.service == service) {
+			if c.service == anyService && (options != 3 || service == 0) || c.service == service {
 				found = c
 				break
 			}

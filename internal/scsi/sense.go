@@ -43,7 +43,6 @@ const (
 	WriteError                Code = 0x0c00
 	NotReadyCauseUnknown      Code = 0x0400
 	BecomingReady             Code = 0x0401
-	SanitizeInProgress        Code = 0x041b
 	TargetPortStandby         Code = 0x040b
 	UnrecoveredRead           Code = 0x1100
 	ParameterListLength       Code = 0x1a00

@@ -39,7 +39,9 @@ type Unit struct {
 	Target   string // IQN
 	Blocks   uint64 // capacity
 	Thin     bool
-	Limits   Limits
+	// Physical512 makes the physical block one logical block instead of eight.
+	Physical512 bool
+	Limits      Limits
 }
 
 // padded appends s cut or filled with spaces to n bytes.
@@ -192,7 +194,9 @@ func (u *Unit) ReadCapacity16(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, u.Blocks-1)
 	b = binary.BigEndian.AppendUint32(b, BlockBytes)
 	p := make([]byte, 20)
-	p[1] = physicalExponent
+	if !u.Physical512 {
+		p[1] = physicalExponent
+	}
 	if u.Thin {
 		p[2] = 0xc0 // LBPME, LBPRZ
 	}

@@ -67,7 +67,7 @@ const (
 	// MaxTransferBytes bounds Data of OpRead, OpWrite and OpOrWrite.
 	MaxTransferBytes = 4 << 20
 	// MaxUnmapBytes bounds Length of OpUnmap and OpWriteZeroes.
-	MaxUnmapBytes = 1 << 30
+	MaxUnmapBytes = 512 << 20
 	// MaxCompareBytes bounds Length of OpCompareAndWrite (Data is twice as long).
 	MaxCompareBytes = 64 << 10
 )
@@ -165,10 +165,10 @@ type Properties struct {
 	// LendsReads says that OpRead uses Command.Lend, so that the target provides no buffer.
 	LendsReads bool
 	// AtomicMaxBytes is the longest write (a multiple of 4096) that is stored as a whole or not at all; 0: WRITE ATOMIC is
-	// refused. Atomic writes are aligned to 4096 bytes.
+	// refused. Atomic writes are aligned to 4096 bytes. At least 128 KiB, since there are initiators that do not ask.
 	AtomicMaxBytes uint32
-	// Scratch allows SANITIZE, which overwrites the whole volume. Off for every volume whose data matters.
-	Scratch bool
+	// Physical512 reports physical blocks of 512 bytes instead of 4096. For tests of initiators only.
+	Physical512 bool
 }
 
 // Volume is one logical unit, served by this process. Implementations are comparable (use a pointer): two Placements with the

@@ -37,15 +37,9 @@ func (x *session) prepareControl(t *task) {
 			s = scsi.Illegal(scsi.LUNNotSupported)
 		} else if c, ok := x.takeAttention(); ok {
 			s = scsi.Sense{Key: scsi.UnitAttention, Code: c}
-		} else if d.sanitizing.Load() {
-			s = scsi.Sense{Key: scsi.NotReady, Code: scsi.SanitizeInProgress}
 		}
 		data = s.Append(nil, r.CDB[1]&1 != 0)
-	case scsi.VerbTestUnitReady:
-		if d.sanitizing.Load() {
-			sense = scsi.Sense{Key: scsi.NotReady, Code: scsi.SanitizeInProgress}
-		}
-	case scsi.VerbStartStop, scsi.VerbPreventAllow:
+	case scsi.VerbTestUnitReady, scsi.VerbStartStop, scsi.VerbPreventAllow:
 		// Accepted without effect: the medium is not removable and nothing spins.
 	case scsi.VerbReadCapacity10:
 		data = u.ReadCapacity10(nil)
@@ -56,7 +50,7 @@ func (x *session) prepareControl(t *task) {
 	case scsi.VerbReportTPG:
 		data, sense = scsi.ReportTargetPortGroups(nil, r.CDB[1])
 	case scsi.VerbReportOpcodes:
-		data, sense = scsi.ReportOpcodes(nil, r, d.prop.Scratch)
+		data, sense = scsi.ReportOpcodes(nil, r)
 	case scsi.VerbModeSense:
 		data, sense = u.ModeSense(nil, r, *d.mode.Load(), x.protected())
 	case scsi.VerbModeSelect:

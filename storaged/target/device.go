@@ -25,10 +25,9 @@ type device struct {
 	loaded   bool     // reservations were read from the store
 
 	// access is the state of persistent reservations that commands are checked against; never nil. holder is the session of RESERVE (6).
-	access     atomic.Pointer[scsi.Reservations]
-	holder     atomic.Pointer[session]
-	mode       atomic.Pointer[scsi.Mode]
-	sanitizing atomic.Bool
+	access atomic.Pointer[scsi.Reservations]
+	holder atomic.Pointer[session]
+	mode   atomic.Pointer[scsi.Mode]
 
 	// mu orders what changes reservations and mode.
 	mu      sync.Mutex
@@ -99,7 +98,7 @@ func (d *device) reserveOut(ctx context.Context, n scsi.Nexus, o scsi.ReserveOut
 func (d *device) unit() scsi.Unit {
 	u := scsi.Unit{
 		Revision: d.srv.opt.Revision, Serial: d.prop.Serial, NAA: d.prop.NAA, Target: d.iqn,
-		Blocks: d.volume.SizeBytes() / scsi.BlockBytes, Thin: d.prop.Thin,
+		Blocks: d.volume.SizeBytes() / scsi.BlockBytes, Thin: d.prop.Thin, Physical512: d.prop.Physical512,
 		Limits: scsi.Limits{
 			Transfer:         MaxTransferBytes / scsi.BlockBytes,
 			OptimalTransfer:  (1 << 20) / scsi.BlockBytes,

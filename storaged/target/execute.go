@@ -32,7 +32,7 @@ func (x *session) prepare(t *task, cdb []byte) {
 	}
 	switch r.Verb {
 	case scsi.VerbRead, scsi.VerbWrite, scsi.VerbWriteVerify, scsi.VerbVerify, scsi.VerbPrefetch, scsi.VerbSync, scsi.VerbWriteSame,
-		scsi.VerbCompareAndWrite, scsi.VerbOrWrite, scsi.VerbUnmap, scsi.VerbGetLBAStatus, scsi.VerbSanitize:
+		scsi.VerbCompareAndWrite, scsi.VerbOrWrite, scsi.VerbUnmap, scsi.VerbGetLBAStatus:
 		x.prepareMedium(t)
 	default:
 		x.stats.others.Add(1)

@@ -13,11 +13,7 @@ var illegalLength = scsi.Illegal(0x0e03)
 func (x *session) prepareMedium(t *task) {
 	r := &t.req
 	capacity := x.dev.volume.SizeBytes() / scsi.BlockBytes
-	if x.dev.sanitizing.Load() {
-		t.fail(scsi.Sense{Key: scsi.NotReady, Code: scsi.SanitizeInProgress})
-		return
-	}
-	if r.Verb != scsi.VerbUnmap && r.Verb != scsi.VerbSanitize {
+	if r.Verb != scsi.VerbUnmap {
 		if r.LBA > capacity || r.Blocks > capacity-r.LBA || (r.Verb == scsi.VerbGetLBAStatus && r.LBA == capacity) {
 			t.fail(scsi.Illegal(scsi.LBAOutOfRange))
 			return
@@ -108,15 +104,7 @@ func (x *session) prepareMedium(t *task) {
 	case scsi.VerbGetLBAStatus:
 		x.stats.others.Add(1)
 		t.start = inBackground(lbaStatus)
-	case scsi.VerbSanitize:
-		x.stats.others.Add(1)
-		if !x.dev.prop.Scratch {
-			t.fail(scsi.Illegal(scsi.InvalidOpcode))
-			return
-		}
-		if t.takes(uint64(r.ParameterBytes)) {
-			t.start = inBackground(sanitize)
-		}
+
 	}
 }
 
@@ -149,8 +137,12 @@ func (t *task) takes(n uint64) bool {
 
 // takesExactly is takes for commands that can do nothing with less or more.
 func (t *task) takesExactly(n uint64) bool {
-	if n > 0 && (!t.flagW || uint64(t.expectedLen) != n) {
-		t.fail(illegalLength)
+	sent := uint64(0)
+	if t.flagW {
+		sent = uint64(t.expectedLen)
+	}
+	if sent != n {
+		t.fail(scsi.InvalidCDB(lengthField(t.req.Opcode)))
 		return false
 	}
 	return t.takes(n)
@@ -376,43 +368,4 @@ func (t *task) replyData(b []byte) {
 		b = b[:t.req.AllocBytes]
 	}
 	t.data, t.dataFrom = b, uint64(len(b))
-}
-
-// sanitize overwrites the whole volume (SBC-3 5.24). Meanwhile no other command reaches the medium. IMMED is taken as 0:
-// the answer comes at the end.
-func sanitize(t *task) {
-	r, x := &t.req, t.s
-	pattern := make([]byte, scsi.BlockBytes)
-	switch r.Service {
-	case scsi.SanitizeExitFailure:
-		return // it has not failed
-	case scsi.SanitizeOverwrite:
-		var data []byte
-		if t.want > 0 {
-			data = t.cmd.Data[:t.got]
-		}
-		p, sense := scsi.ParseOverwrite(data)
-		if !sense.OK() {
-			t.fail(sense)
-			return
-		}
-		for at := 0; at < len(pattern); {
-			at += copy(pattern[at:], p)
-		}
-	}
-	if !x.dev.sanitizing.CompareAndSwap(false, true) {
-		t.fail(scsi.Sense{Key: scsi.NotReady, Code: scsi.SanitizeInProgress})
-		return
-	}
-	defer x.dev.sanitizing.Store(false)
-	size := x.dev.volume.SizeBytes()
-	if allZero(pattern) {
-		for at := uint64(0); at < size; at += MaxUnmapBytes {
-			if !t.step(OpWriteZeroes, at, min(size-at, MaxUnmapBytes), nil) {
-				return
-			}
-		}
-		return
-	}
-	t.fillRange(0, size, pattern)
 }

@@ -23,7 +23,7 @@ func (x *session) read() error {
 	corked := false
 	for {
 		// While more requests are in the buffer, responses are collected; before waiting they are let go.
-		if more := x.reader.Buffered() >= pdu.Size; more != corked {
+		if more := x.reader.Ready(); more != corked {
 			corked = more
 			x.mu.Lock()
 			x.corked = more
@@ -299,8 +299,8 @@ func (x *session) solicitLocked(t *task) {
 	if t.ttt == pdu.NoTag {
 		t.ttt &^= 1 << 31
 	}
-	t.out = out{t: t, r2t: true}
-	h := &t.out.hdr
+	t.ask = out{t: t, r2t: true}
+	h := &t.ask.hdr
 	h.SetOpcode(pdu.R2T)
 	h.SetFlags(pdu.Final)
 	h.SetLUN(t.lun)
@@ -311,7 +311,7 @@ func (x *session) solicitLocked(t *task) {
 	h.SetDesiredLen(n)
 	t.r2tSN++
 	t.queued = true
-	x.enqueueLocked(&t.out)
+	x.enqueueLocked(&t.ask)
 }
 
 // dataOut takes a Data-Out PDU, unsolicited or in answer to an R2T.

@@ -67,7 +67,8 @@ type task struct {
 	dataFrom uint64 // length the command has by its CDB, for the residual
 	senseBuf [64]byte
 
-	out  out
+	out  out         // the response
+	ask  out         // an R2T; apart, since the response may be queued before the writer is done with it
 	wait chan Result // of tasks that run in a goroutine of their own
 }
 

@@ -45,14 +45,7 @@ func (x *session) writeSome(list *out, failed *bool) (rest *out) {
 		last = last || end.last
 	}
 	if r2ts {
-		// From here on Data-Out for these tasks is expected.
-		x.mu.Lock()
-		for o := list; o != end; o = o.next {
-			if o.r2t {
-				o.t.queued = false
-			}
-		}
-		x.mu.Unlock()
+		list = x.solicited(list, end)
 	}
 	if !*failed {
 		x.flushes.Add(1)
@@ -73,9 +66,7 @@ func (x *session) writeSome(list *out, failed *bool) (rest *out) {
 			*o = out{}
 			outPool.Put(o)
 			freed = true
-		case !o.r2t:
-			x.freeLocked(o.t)
-		case o.t.dead:
+		default:
 			x.freeLocked(o.t)
 		}
 		o = next
@@ -92,6 +83,30 @@ func (x *session) writeSome(list *out, failed *bool) (rest *out) {
 		x.close("logged out")
 	}
 	return end
+}
+
+// solicited takes the R2Ts, which are encoded, out of [list, end). From here on Data-Out for their tasks is expected: it may come, and the
+// task be done, reused and in the queue again, before the write below returns. So they must not be touched after this.
+func (x *session) solicited(list, end *out) *out {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	head := end
+	link := &head
+	for o := list; o != end; {
+		next := o.next
+		if o.r2t {
+			o.t.queued = false
+			if o.t.dead {
+				x.freeLocked(o.t)
+			}
+		} else {
+			*link = o
+			o.next = end
+			link = &o.next
+		}
+		o = next
+	}
+	return head
 }
 
 func (x *session) stamp(h *pdu.Header, takes bool) {

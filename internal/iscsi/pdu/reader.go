@@ -43,8 +43,14 @@ func NewReader(r io.Reader, dataMax int) *Reader {
 	return &Reader{br: bufio.NewReaderSize(r, readBuffer), DataMax: dataMax}
 }
 
-// Buffered is the number of bytes that can be read without waiting.
-func (r *Reader) Buffered() int { return r.br.Buffered() }
+// Ready reports whether the next header can be read without waiting, also if the present data segment is skipped.
+func (r *Reader) Ready() bool {
+	skip := r.left + -r.left&3
+	if r.DataDigest && r.left > 0 {
+		skip += 4
+	}
+	return r.br.Buffered() >= skip+Size
+}
 
 // WaitByte returns once a byte can be read or the stream fails. The byte stays.
 func (r *Reader) WaitByte() error {

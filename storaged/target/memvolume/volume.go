@@ -35,12 +35,12 @@ type Volume struct {
 func New(id block.VolumeID, size uint64) *Volume {
 	v := &Volume{id: id, size: size, pages: make([][]byte, size/page)}
 	v.arrived = sync.NewCond(&v.mu)
-	v.prop = target.Properties{Serial: id.Serial(), NAA: id.NAA(), Thin: true, AtomicMaxBytes: 64 << 10}
+	v.prop = target.Properties{Serial: id.Serial(), NAA: id.NAA(), Thin: true, AtomicMaxBytes: 256 << 10}
 	return v
 }
 
-// AllowSanitize makes it a scratch volume. Before use only.
-func (v *Volume) AllowSanitize() { v.prop.Scratch = true }
+// Physical512 makes it report physical blocks of 512 bytes. Before use only.
+func (v *Volume) Physical512() { v.prop.Physical512 = true }
 
 // Properties implements target.Volume.
 func (v *Volume) Properties() target.Properties { return v.prop }
