@@ -261,3 +261,103 @@ func TestWritesOfAnyAlignmentReadBackOnThreeReplicas(t *testing.T) {
 		t.Fatalf("flush: %+v", r)
 	}
 }
+
+func (c *testCluster) health(id string) *storagedv1.VolumeStatus {
+	v, err := c.volumes.GetVolume(c.t.Context(), &storagedv1.GetVolumeRequest{Id: id, Extents: true})
+	if err != nil {
+		return &storagedv1.VolumeStatus{}
+	}
+	return v.Status
+}
+
+func TestAnotherChunkServesWhenTheOwnerDies(t *testing.T) {
+	c := newTestCluster(t, 3, 1)
+	id := c.create("v", 64<<20, 3).Id
+	v := c.serving(id)
+	want := bytes.Repeat([]byte("iomesh! "), 4096/8)
+	for i := range uint64(64) {
+		want[0] = byte(i)
+		if r, _ := v.do(target.OpWrite, i*4096, 4096, want); r.Kind != target.OK {
+			t.Fatalf("write: %+v", r)
+		}
+	}
+	owner := v.s.o.Node
+	c.nodes[owner].kill()
+	delete(c.nodes, owner)
+	c.eventually("another chunk takes over", func() bool {
+		vid, _ := block.ParseVolumeID(id)
+		for _, n := range c.nodes {
+			if x := n.server.volumes.get(vid); x != nil && x.owner.Epoch > v.owner.Epoch && x.isReady() {
+				return true
+			}
+		}
+		return false
+	})
+	v = c.serving(id)
+	for i := range uint64(64) {
+		want[0] = byte(i)
+		if r, got := v.do(target.OpRead, i*4096, 4096, nil); r.Kind != target.OK || !bytes.Equal(got, want) {
+			t.Fatalf("block %d after failover: %+v", i, r)
+		}
+		want[1] = byte(i)
+		if r, _ := v.do(target.OpWrite, i*4096, 4096, want); r.Kind != target.OK {
+			t.Fatalf("write after failover: %+v", r)
+		}
+		want[1] = 'o'
+	}
+	// The dead chunk returns: only what it missed is copied, and the volume is whole again.
+	c.start(owner)
+	c.eventually("all replicas are in sync again", func() bool {
+		h := c.health(id)
+		return h.GetHealth() == storagedv1.Health_HEALTH_OK && h.GetExtentsDegraded() == 0 && h.GetExtents() == 1
+	})
+	v.mu.Lock()
+	copied := v.extent[0].copied
+	v.mu.Unlock()
+	if copied > 64*4096*11/10 {
+		t.Errorf("%d bytes were copied for 64 blocks written", copied)
+	}
+}
+
+func TestASnapshotHoldsWhatWasAcknowledgedBeforeIt(t *testing.T) {
+	c := newTestCluster(t, 3, 1)
+	id := c.create("v", 16<<20, 3).Id
+	v := c.serving(id)
+	old, young := bytes.Repeat([]byte{1}, 65536), bytes.Repeat([]byte{2}, 65536)
+	if r, _ := v.do(target.OpWrite, 0, 65536, old); r.Kind != target.OK {
+		t.Fatalf("write: %+v", r)
+	}
+	snap, err := c.volumes.CreateSnapshot(t.Context(), &storagedv1.CreateSnapshotRequest{VolumeId: id, Name: "s1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := v.do(target.OpWrite, 0, 65536, young); r.Kind != target.OK {
+		t.Fatalf("write: %+v", r)
+	}
+	restored, err := c.volumes.CreateVolume(t.Context(), &storagedv1.CreateVolumeRequest{Name: "r", ReplicaFactor: 3, SourceSnapshotId: snap.Id, SizeBytes: 32 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.serving(restored.Id)
+	if res, got := r.do(target.OpRead, 0, 65536, nil); res.Kind != target.OK || !bytes.Equal(got, old) {
+		t.Fatalf("the restored volume does not hold the old content: %+v", res)
+	}
+	if res, _ := r.do(target.OpWrite, 4096, 4096, young[:4096]); res.Kind != target.OK {
+		t.Fatalf("write to the clone: %+v", res)
+	}
+	if res, got := r.do(target.OpRead, 0, 8192, nil); res.Kind != target.OK || got[0] != 1 || got[4096] != 2 {
+		t.Fatalf("the clone after a write: %+v", res)
+	}
+	if res, got := v.do(target.OpRead, 0, 65536, nil); res.Kind != target.OK || !bytes.Equal(got, young) {
+		t.Fatalf("the origin after all: %+v", res)
+	}
+	if _, err := c.volumes.ExpandVolume(t.Context(), &storagedv1.ExpandVolumeRequest{Id: id, SizeBytes: 48 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if v.SizeBytes() != 48<<20 {
+		t.Errorf("size %d after the expansion", v.SizeBytes())
+	}
+	if res, _ := v.do(target.OpWrite, 40<<20, 4096, young[:4096]); res.Kind != target.OK {
+		t.Fatalf("write beyond the old size: %+v", res)
+	}
+}

@@ -100,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &Server{o: o, log: o.Log, now: boottime, boot: uint64(time.Now().UnixNano()), ctx: ctx, tls: src,
+	s := &Server{o: o, log: o.Log, now: boottime, boot: incarnation(time.Now()), ctx: ctx, tls: src,
 		chunks: map[block.ChunkID]metadb.Chunk{}, byID: map[block.DiskID]*disk{}, metrics: newMetrics()}
 
 	data, err := listen(o.DataListen, "replica traffic")
@@ -200,6 +200,9 @@ func listen(addr, what string) (net.Listener, error) {
 	}
 	return ln, nil
 }
+
+// incarnation numbers the processes of a chunk by their start, in units of 10 ms: higher for each later one, below 2^40.
+func incarnation(t time.Time) uint64 { return uint64(t.UnixMilli() / 10) }
 
 // tick drives the machines.
 func (s *Server) tick(ctx context.Context) {

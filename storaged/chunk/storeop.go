@@ -74,6 +74,11 @@ func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf)
 	case replication.StoreWrite, replication.StoreUnmap:
 		o.write()
 	case replication.StoreCopy:
+		if o.m.Range.Count == 0 {
+			// The end of a resync: only the watermark.
+			s.wg.Go(o.seal)
+			return
+		}
 		o.copy()
 	case replication.StoreRead:
 		if o.d.stalled.Load() || !o.d.read(o) {
@@ -136,7 +141,11 @@ func (o *storeOp) copy() {
 	if o.m.Flags&replication.FlagRepair != 0 {
 		kind = store.Repair
 	}
-	o.w = store.Write{Extent: o.extent(), Kind: kind, Range: o.m.Range, Stamps: o.stamps, States: o.states, SnapSeq: o.m.View, Epoch: o.m.Epoch,
+	label := o.m.View
+	if label == block.LiveView {
+		label = o.m.SnapSeq
+	}
+	o.w = store.Write{Extent: o.extent(), Kind: kind, Range: o.m.Range, Stamps: o.stamps, States: o.states, SnapSeq: label, Epoch: o.m.Epoch,
 		Generation: o.m.Generation, Watermark: o.m.Watermark, Data: o.m.Data, Sums: o.sums, Completer: completer{},
 		NewerOnly: o.m.Flags&replication.FlagRoll != 0}
 	if len(o.m.Data) == 0 {
@@ -349,6 +358,12 @@ func appendNew(runs []replication.Run, p store.StampRun, label block.SnapSeq, se
 
 func stateOf(i store.ReplicaInfo) replication.State {
 	return replication.State{Generation: i.Generation, Watermark: i.Watermark, Highest: i.Highest, JoinStamp: i.JoinStart}
+}
+
+// seal ends a join: the replica has everything up to the watermark, durably.
+func (o *storeOp) seal() {
+	o.d.store.SetWatermark(o.extent(), o.m.Watermark)
+	o.finish(statusOf(o.d.store.SetJoin(context.Background(), o.extent(), 0)), nil)
 }
 
 // join makes the replica a joiner, creating it if allowed.

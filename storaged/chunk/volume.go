@@ -36,6 +36,7 @@ type volume struct {
 	snaps  map[uint64]block.SnapshotID // barriers by tag
 
 	ready  chan struct{} // closed when every extent serves, or the wait for it is given up
+	stay   chan struct{} // a planned move was given up
 	gone   chan struct{} // closed when the ownership has ended and the sessions are dropped
 	once   sync.Once
 	sets   setQueue
@@ -167,6 +168,11 @@ func (v *volume) note(r *replication.Report) {
 	case replication.ReportSet:
 		x.record = r.Record
 		x.needsWhy = false
+	case replication.ReportStay:
+		select {
+		case v.stay <- struct{}{}:
+		default:
+		}
 	case replication.ReportNeeds:
 		x.needs, x.needsWhy = r.Disk, true
 		v.log.Warn("extent needs a disk that is not there", "extent", uint32(r.Extent), "disk", r.Disk.String())
