@@ -139,14 +139,33 @@ func (s *Service) CreateSnapshot(ctx context.Context, in *csipb.CreateSnapshotRe
 			return nil, code.New(code.Invalid, "VolumeSnapshotClass parameter %q is unknown; there are none", key)
 		}
 	}
+	// Snapshot names are of the volume in the block service, but of the whole driver in CSI.
+	if err := s.snapshotNameFree(ctx, in.GetName(), in.GetSourceVolumeId()); err != nil {
+		return nil, err
+	}
 	snap, err := s.Store.CreateSnapshot(ctx, &storagedv1.CreateSnapshotRequest{VolumeId: in.GetSourceVolumeId(), Name: in.GetName()})
 	if err != nil {
 		return nil, fmt.Errorf("snapshot volume %s: %w", in.GetSourceVolumeId(), err)
 	}
-	if snap.GetVolumeId() != in.GetSourceVolumeId() {
-		return nil, code.New(code.Conflict, "snapshot %s exists already, of volume %s", in.GetName(), snap.GetVolumeId())
-	}
 	return &csipb.CreateSnapshotResponse{Snapshot: snapshotOf(snap)}, nil
+}
+
+// snapshotNameFree returns an error if another volume has a snapshot of that name.
+func (s *Service) snapshotNameFree(ctx context.Context, name, volume string) error {
+	_, err := s.Store.GetSnapshot(ctx, &storagedv1.GetSnapshotRequest{Name: name, VolumeId: volume})
+	if err == nil {
+		return nil // a repeated call
+	}
+	if missing(err) {
+		var other *storagedv1.Snapshot
+		if other, err = s.Store.GetSnapshot(ctx, &storagedv1.GetSnapshotRequest{Name: name}); err == nil {
+			return code.New(code.Conflict, "snapshot %s exists already, of volume %s", name, other.GetVolumeId())
+		}
+	}
+	if missing(err) {
+		return nil
+	}
+	return fmt.Errorf("look for a snapshot named %s: %w", name, err)
 }
 
 // snapshotParameter are those that the snapshotter adds (--extra-create-metadata).

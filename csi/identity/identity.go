@@ -2,6 +2,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
@@ -16,13 +17,15 @@ const DriverName = "com.iomesh.csi-driver"
 // Service implements csi.IdentityServer.
 type Service struct {
 	csipb.UnimplementedIdentityServer
+	// Name is the driver's name; DriverName if empty.
+	Name string
 	// Ready says why the plugin cannot work now, or nil. It is asked often and must be quick.
 	Ready func(context.Context) error
 }
 
 // GetPluginInfo implements csi.IdentityServer.
-func (Service) GetPluginInfo(context.Context, *csipb.GetPluginInfoRequest) (*csipb.GetPluginInfoResponse, error) {
-	return &csipb.GetPluginInfoResponse{Name: DriverName, VendorVersion: version.String()}, nil
+func (s Service) GetPluginInfo(context.Context, *csipb.GetPluginInfoRequest) (*csipb.GetPluginInfoResponse, error) {
+	return &csipb.GetPluginInfoResponse{Name: cmp.Or(s.Name, DriverName), VendorVersion: version.String()}, nil
 }
 
 // GetPluginCapabilities implements csi.IdentityServer.

@@ -26,7 +26,8 @@ import (
 type Options struct {
 	// Endpoints are host:port of meta members. Used when EndpointsDir is "".
 	Endpoints []string
-	// EndpointsDir is a directory with the files `meta` (comma-separated host:port) and `clusterID`.
+	// EndpointsDir is a directory with the files `meta` (comma-separated host:port) and `clusterID`. It may be filled later: until then
+	// every call is Unavailable.
 	EndpointsDir string
 	// Credentials of the channel.
 	Credentials credentials.TransportCredentials
@@ -41,6 +42,7 @@ type Client struct {
 	Cluster storagedv1.ClusterClient
 
 	conn  *grpc.ClientConn
+	creds credentials.TransportCredentials
 	dir   string
 	log   *slog.Logger
 	stop  chan struct{}
@@ -68,14 +70,15 @@ const serviceConfig = `{
 // Dial makes the channel. It connects in the background: a block service that is down is an error of the calls.
 func Dial(opts Options) (*Client, error) {
 	addresses := opts.Endpoints
-	if opts.EndpointsDir != "" {
-		var err error
-		if addresses, err = readEndpoints(opts.EndpointsDir); err != nil {
+	if opts.EndpointsDir == "" {
+		if err := checkEndpoints(addresses); err != nil {
 			return nil, err
 		}
-	}
-	if err := checkEndpoints(addresses); err != nil {
-		return nil, err
+	} else {
+		var err error
+		if addresses, err = readEndpoints(opts.EndpointsDir); err != nil {
+			opts.Log.Info("waiting for the list of meta members", "dir", opts.EndpointsDir, "error", err)
+		}
 	}
 	r := manual.NewBuilderWithScheme("iomesh")
 	r.InitialState(state(addresses))
@@ -91,7 +94,7 @@ func Dial(opts Options) (*Client, error) {
 	}
 	c := &Client{
 		VolumesClient: storagedv1.NewVolumesClient(conn), Cluster: storagedv1.NewClusterClient(conn),
-		conn: conn, dir: opts.EndpointsDir, log: opts.Log, stop: make(chan struct{}),
+		conn: conn, creds: opts.Credentials, dir: opts.EndpointsDir, log: opts.Log, stop: make(chan struct{}),
 	}
 	if c.dir != "" {
 		every := opts.Reread
@@ -108,7 +111,7 @@ func Dial(opts Options) (*Client, error) {
 func (c *Client) follow(r *manual.Resolver, have []string, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	var told string
+	told := ""
 	for {
 		select {
 		case <-c.stop:
@@ -116,9 +119,6 @@ func (c *Client) follow(r *manual.Resolver, have []string, every time.Duration) 
 		case <-tick.C:
 		}
 		now, err := readEndpoints(c.dir)
-		if err == nil {
-			err = checkEndpoints(now)
-		}
 		if err != nil {
 			if told != err.Error() {
 				told = err.Error()
@@ -142,8 +142,13 @@ func (c *Client) Close() error {
 	return c.conn.Close()
 }
 
-// ClusterID returns the cluster's id: from the endpoints directory, else from the block service.
+// ClusterID returns the cluster's id: from our certificate, from the endpoints directory, or from the block service.
 func (c *Client) ClusterID(ctx context.Context) (string, error) {
+	if creds, ok := c.creds.(interface{ ClusterID() (string, error) }); ok {
+		if id, err := creds.ClusterID(); err == nil && id != "" {
+			return id, nil
+		}
+	}
 	if c.dir != "" {
 		b, err := readSmall(filepath.Join(c.dir, fileCluster))
 		if err == nil && strings.TrimSpace(string(b)) != "" {
@@ -176,7 +181,11 @@ func readEndpoints(dir string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list of meta members: %w", err)
 	}
-	return Split(string(b)), nil
+	addresses := Split(string(b))
+	if err := checkEndpoints(addresses); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, fileMeta), err)
+	}
+	return addresses, nil
 }
 
 // Split cuts a comma-separated list; spaces and empty parts are dropped.

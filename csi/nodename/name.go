@@ -15,8 +15,8 @@ import (
 // Prefix of the initiator name of every node.
 const Prefix = "iqn.2016-02.com.iomesh:node:"
 
-// lengthMax leaves room for Prefix in an iSCSI name.
-const lengthMax = 223 - len(Prefix)
+// lengthMax keeps the part after the first colon within 180 bytes, which every target and initiator takes.
+const lengthMax = 180 - len("node:")
 
 // hashLength is the number of hex digits that tell long names apart.
 const hashLength = 16

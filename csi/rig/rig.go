@@ -108,7 +108,12 @@ func (w testLog) Write(p []byte) (int, error) {
 func New(t testing.TB) *Rig {
 	t.Helper()
 	Root(t)
-	r := &Rig{T: t, Dir: t.TempDir(), Meta: metatest.New(), Log: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	dir, err := os.MkdirTemp("", "csi") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	r := &Rig{T: t, Dir: dir, Meta: metatest.New(), Log: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	r.must(os.Mkdir(filepath.Join(r.Dir, "luns"), 0o700))
 	r.LUNs = attachtest.NewStore(filepath.Join(r.Dir, "luns"))
 	r.Meta.Backing = luns{r.LUNs}

@@ -37,9 +37,16 @@ func New(log *slog.Logger) Server {
 	)}
 }
 
-// Listen makes a unix socket at path, replacing one that an earlier process left. Only root can connect.
+// socketPathMax is the longest path of a unix socket (unix(7)).
+const socketPathMax = 107
+
+// Listen makes a unix socket at path, replacing one that an earlier process left. Our user and group can connect: the sidecars of a
+// pod without root share a group.
 func Listen(path string) (net.Listener, error) {
 	path = strings.TrimPrefix(path, "unix://")
+	if len(path) > socketPathMax {
+		return nil, fmt.Errorf("listen on %s: the path of a socket can have %d bytes, this has %d", path, socketPathMax, len(path))
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
@@ -55,7 +62,7 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := os.Chmod(path, 0o660); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
 	}
 	return l, nil

@@ -62,7 +62,7 @@ func TestListenReplacesASocketButNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("socket: %v, %v", info, err)
 	}
 	l2, err := Listen(path)
