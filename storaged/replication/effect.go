@@ -36,8 +36,8 @@ const (
 	EffAskLease
 	// EffFree: call Replica.EpochFree of volume Msg.Volume with Msg.Epoch, if that Replica exists.
 	EffFree
-	// EffExclude: call Owner.Excluded of volume Msg.Volume with Msg.Epoch; if this chunk has no such owner, or one of a higher or equal
-	// epoch only, call Lease.Released at once. Must be done before any later EffExtend of the same call.
+	// EffExclude: if this chunk has an Owner of volume Msg.Volume with an epoch below Msg.Epoch, call its Excluded; then, in any case, call
+	// Lease.Released for (Msg.Volume, Msg.Epoch). Must be done before any later EffExtend of the same call.
 	EffExclude
 	// EffExtend: call Promise.Extend(Until, Msg.Chain) of the promise of chunk To.
 	EffExtend

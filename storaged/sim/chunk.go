@@ -1,9 +1,6 @@
 package sim
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/replication"
 )
@@ -37,7 +34,7 @@ type chunk struct {
 	ownerEpoch block.Epoch
 	usedEpoch  block.Epoch
 	barrierAt  int64
-	serving    map[uint64]*ioOp // requests inside the owner by tag
+	serving    map[uint64]*attempt // requests inside the owner by tag
 
 	buf [][]replication.Effect
 }
@@ -75,7 +72,7 @@ func (c *chunk) boot() {
 	c.alive, c.killed = true, false
 	c.inc++
 	c.metaSeen = w.now
-	c.owner, c.serving = nil, map[uint64]*ioOp{}
+	c.owner, c.serving = nil, map[uint64]*attempt{}
 	c.usedEpoch = max(c.usedEpoch, w.meta.epoch) // epochs it may have used before its end
 	plant := replication.Plant{Bugs: w.cfg.Bugs}
 	c.lease = replication.NewLease(replication.LeaseOptions{Self: c.id, Incarnation: c.inc, Started: c.clock()})
@@ -241,9 +238,8 @@ func (c *chunk) do(out []replication.Effect) {
 		case replication.EffExclude:
 			if c.owner != nil && c.ownerEpoch < e.Msg.Epoch {
 				c.excluded(e.Msg.Epoch)
-			} else {
-				c.do(c.lease.Released(c.clock(), replication.VolumeEpoch{Volume: e.Msg.Volume, Epoch: e.Msg.Epoch}, c.effects()))
 			}
+			c.do(c.lease.Released(c.clock(), replication.VolumeEpoch{Volume: e.Msg.Volume, Epoch: e.Msg.Epoch}, c.effects()))
 		case replication.EffExtend:
 			c.lease.Promise(e.To).Extend(e.Until, e.Msg.Chain)
 		case replication.EffSetChange:
@@ -262,8 +258,8 @@ func (c *chunk) do(out []replication.Effect) {
 		case replication.EffComplete:
 			c.complete(e)
 		case replication.EffPiece:
-			if o := c.serving[e.Tag]; o != nil {
-				o.piece(e)
+			if a := c.serving[e.Tag]; a != nil {
+				a.piece(e.Range, e.Sums)
 			}
 		case replication.EffLocked:
 			c.locked(e)
@@ -327,13 +323,4 @@ func (c *chunk) store(e *replication.Effect) {
 		return
 	}
 	d.submit(e.Op, &e.Msg, e.Token)
-}
-
-// servingNow lists the requests inside the owner in a fixed order.
-func (c *chunk) servingNow() []*ioOp {
-	var all []*ioOp
-	for _, t := range slices.Sorted(maps.Keys(c.serving)) {
-		all = append(all, c.serving[t])
-	}
-	return all
 }

@@ -34,11 +34,19 @@ type ioOp struct {
 	call     int64
 	attempts int
 	session  int
-	tag      uint64
-	lock     replication.LockID
-	stage    int
 	first    []int // where its writes are in the history
-	before   int   // acknowledged writes that a flush follows
+}
+
+// attempt is one repetition of a request inside an owner.
+type attempt struct {
+	o       *ioOp
+	session int
+	n       int
+	tag     uint64
+	vals    []uint32
+	got     []uint32
+	lock    replication.LockID
+	stage   int // of a read-modify-write: 1 reads, 2 writes
 }
 
 // session is a login of a client at an owner.
@@ -81,8 +89,8 @@ func (c *client) begin(o *ioOp) {
 	c.submit(o)
 }
 
-// attempt gives a write new values. Each repetition of a write is a write of its own: another initiator's can come in between.
-func (o *ioOp) attempt() {
+// renew gives a write new values. Each repetition of a write is a write of its own: another initiator's can come in between.
+func (o *ioOp) renew() {
 	w := o.c.w
 	o.vals = make([]uint32, 0, o.rng.Count)
 	for i := range o.rng.Count {
@@ -140,10 +148,10 @@ func (c *client) submit(o *ioOp) {
 		c.connect()
 		return
 	}
-	o.session, o.got, o.stage = c.sess.id, nil, 0
+	o.session = c.sess.id
 	o.attempts++
 	if o.kind == opWrite || o.kind == opUnmap || o.kind == opRMW {
-		o.attempt()
+		o.renew()
 	}
 	s := c.sess
 	if !s.chunk.clientCut {
@@ -218,8 +226,8 @@ func (c *client) connect() {
 		c.linking = false
 		k := w.meta.owner
 		ready := k.alive && k.frozenTill <= w.now && k.owner != nil && !k.clientCut
-		for _, o := range k.servingNow() {
-			ready = ready && o.c != c
+		for _, a := range k.serving {
+			ready = ready && a.o.c != c
 		}
 		if !ready {
 			c.connect()
@@ -251,54 +259,54 @@ func (c *client) ownerLost(k *chunk) {
 // begin takes a request at the owner.
 func (k *chunk) begin(o *ioOp, s *session) {
 	w := k.w
-	if s.inc != k.inc || k.clientCut {
+	if s.inc != k.inc || k.clientCut || o.session != s.id {
 		return
 	}
 	w.values++
-	o.tag = uint64(w.values)
-	k.serving[o.tag] = o
+	a := &attempt{o: o, session: o.session, n: o.attempts, tag: uint64(w.values), vals: o.vals}
+	k.serving[a.tag] = a
 	if k.owner == nil {
-		k.answer(o, replication.ResultLost)
+		k.answer(a, replication.ResultLost)
 		return
 	}
 	now := k.clock()
 	switch o.kind {
 	case opWrite:
-		k.do(k.owner.Write(now, replication.WriteRequest{Tag: o.tag, Extent: o.ext, Range: o.rng, Data: payload[:o.rng.SizeBytes()], Sums: o.vals}, k.effects()))
+		k.do(k.owner.Write(now, replication.WriteRequest{Tag: a.tag, Extent: o.ext, Range: o.rng, Data: payload[:o.rng.SizeBytes()], Sums: a.vals}, k.effects()))
 	case opUnmap:
 		// The core passes the checksums of an unmap on untouched, so that even zeroes can be told apart here.
-		k.do(k.owner.Write(now, replication.WriteRequest{Tag: o.tag, Extent: o.ext, Range: o.rng, Sums: o.vals}, k.effects()))
+		k.do(k.owner.Write(now, replication.WriteRequest{Tag: a.tag, Extent: o.ext, Range: o.rng, Sums: a.vals}, k.effects()))
 	case opRead, opView:
-		k.do(k.owner.Read(now, replication.ReadRequest{Tag: o.tag, Extent: o.ext, Range: o.rng, View: o.view}, k.effects()))
+		k.do(k.owner.Read(now, replication.ReadRequest{Tag: a.tag, Extent: o.ext, Range: o.rng, View: o.view}, k.effects()))
 	case opRMW:
-		k.do(k.owner.Lock(now, replication.LockRequest{Tag: o.tag, Extent: o.ext, Range: o.rng}, k.effects()))
+		k.do(k.owner.Lock(now, replication.LockRequest{Tag: a.tag, Extent: o.ext, Range: o.rng}, k.effects()))
 	case opFlush:
-		k.do(k.owner.Flush(now, o.tag, k.effects()))
+		k.do(k.owner.Flush(now, a.tag, k.effects()))
 	case opBarrier:
 		k.barrierAt = w.now
-		k.do(k.owner.Barrier(now, o.tag, k.effects()))
+		k.do(k.owner.Barrier(now, a.tag, k.effects()))
 	}
 }
 
 func (k *chunk) locked(e *replication.Effect) {
-	o := k.serving[e.Tag]
-	if o == nil || k.owner == nil {
+	a := k.serving[e.Tag]
+	if a == nil || k.owner == nil {
 		return
 	}
-	o.lock, o.stage = e.Lock, 1
-	k.do(k.owner.Read(k.clock(), replication.ReadRequest{Tag: o.tag, Extent: o.ext, Range: o.rng, View: block.LiveView}, k.effects()))
+	a.lock, a.stage = e.Lock, 1
+	k.do(k.owner.Read(k.clock(), replication.ReadRequest{Tag: a.tag, Extent: a.o.ext, Range: a.o.rng, View: block.LiveView}, k.effects()))
 }
 
-func (o *ioOp) piece(e *replication.Effect) {
-	if o.got == nil {
-		o.got = make([]uint32, o.rng.Count)
+func (a *attempt) piece(rng block.Range, sums []uint32) {
+	if a.got == nil {
+		a.got = make([]uint32, a.o.rng.Count)
 	}
-	for i := range e.Range.Count {
-		j := e.Range.Start + block.No(i) - o.rng.Start
-		if int(j) < len(o.got) {
-			o.got[j] = 0
-			if int(i) < len(e.Sums) {
-				o.got[j] = e.Sums[i]
+	for i := range rng.Count {
+		j := rng.Start + block.No(i) - a.o.rng.Start
+		if int(j) < len(a.got) {
+			a.got[j] = 0
+			if int(i) < len(sums) {
+				a.got[j] = sums[i]
 			}
 		}
 	}
@@ -306,39 +314,43 @@ func (o *ioOp) piece(e *replication.Effect) {
 
 // complete takes the owner's answer to a request.
 func (k *chunk) complete(e *replication.Effect) {
-	o := k.serving[e.Tag]
-	if o == nil {
+	a := k.serving[e.Tag]
+	if a == nil {
 		return
 	}
-	if e.Result == replication.ResultOK && (o.kind == opRead || o.kind == opView || o.kind == opRMW && o.stage == 1) && !e.Assembled {
-		o.got = nil
-		o.piece(&replication.Effect{Range: o.rng, Sums: e.Sums})
-	}
-	if o.kind == opRMW && o.stage == 1 && e.Result == replication.ResultOK && k.owner != nil {
-		o.stage = 2
-		k.do(k.owner.Write(k.clock(), replication.WriteRequest{Tag: o.tag, Extent: o.ext, Range: o.rng, Data: payload[:block.Size], Sums: o.vals, Lock: o.lock}, k.effects()))
-		return
-	}
+	o := a.o
 	res := e.Result
-	k.answer(o, res)
-	if o.lock != 0 && k.owner != nil {
-		k.do(k.owner.Unlock(k.clock(), o.lock, k.effects()))
+	if res == replication.ResultOK && (o.kind == opRead || o.kind == opView || a.stage == 1) && !e.Assembled {
+		a.got = nil
+		a.piece(o.rng, e.Sums)
+	}
+	if a.stage == 1 && res == replication.ResultOK {
+		if k.owner != nil {
+			a.stage = 2
+			k.do(k.owner.Write(k.clock(), replication.WriteRequest{Tag: a.tag, Extent: o.ext, Range: o.rng, Data: payload[:block.Size], Sums: a.vals, Lock: a.lock}, k.effects()))
+			return
+		}
+		res = replication.ResultLost
+	}
+	k.answer(a, res)
+	if a.lock != 0 && k.owner != nil {
+		k.do(k.owner.Unlock(k.clock(), a.lock, k.effects()))
 	}
 }
 
 // answer sends a result to the client, if the session it came in still exists.
-func (k *chunk) answer(o *ioOp, res replication.Result) {
+func (k *chunk) answer(a *attempt, res replication.Result) {
 	w := k.w
-	delete(k.serving, o.tag)
-	id, n, inc := o.session, o.attempts, k.inc
-	got := o.got
-	if id == 0 || k.clientCut {
+	delete(k.serving, a.tag)
+	if k.clientCut {
 		return
 	}
+	inc := k.inc
 	w.after(w.between(20*us, 200*us), func() {
+		o := a.o
 		c := o.c
-		if c.sess != nil && c.sess.id == id && o.session == id && o.attempts == n && k.inc == inc && c.isOpen(o) {
-			o.got = got
+		if c.sess != nil && c.sess.id == a.session && o.session == a.session && o.attempts == a.n && k.inc == inc && c.isOpen(o) {
+			o.got = a.got
 			c.answered(o, res)
 		}
 	})

@@ -1,6 +1,10 @@
 package sim
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+
 	"github.com/iomesh/iomesh/storaged/block"
 )
 
@@ -41,10 +45,7 @@ func (w *World) heal() {
 	w.tracef("HEAL")
 	w.healed = true
 	for _, c := range w.chunks {
-		c.frozenTill = min(c.frozenTill, w.now)
-		if c.since > w.now {
-			c.since = w.now
-		}
+		// Who is frozen thaws by itself: what waits for it keeps its order.
 		c.metaCut, c.clientCut = false, false
 		for i := range w.chunks {
 			w.net.setCut(c.index, i, false)
@@ -80,7 +81,12 @@ func (w *World) why() string {
 	case o.owner == nil || o.ownerEpoch != w.meta.epoch:
 		return "no owner"
 	case !w.idle():
-		return "requests are open"
+		for _, c := range w.clients {
+			for _, o := range c.open {
+				return fmt.Sprintf("client %d waits for kind %d of extent %d %v, session %d, attempts %d; owner has %v", c.id, o.kind, o.ext, o.rng, o.session, o.attempts,
+					slices.Sorted(maps.Keys(w.meta.owner.serving)))
+			}
+		}
 	}
 	s := o.owner.Status()
 	switch {

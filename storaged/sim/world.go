@@ -97,14 +97,14 @@ type World struct {
 	healed  bool
 	stop    bool // clients begin nothing new
 	ops     [][]BlockOp
-	tags    []*ioOp
-	values  uint32
-	zeroes  map[zeroKey]uint32
-	stamps  map[stampKey]uint32
-	snaps   []*snapshot
-	rmws    map[rmwKey]uint32
-	bad     *Violation
-	rot     *disk // the one disk that may lie in this run
+
+	values uint32
+	zeroes map[zeroKey]uint32
+	stamps map[stampKey]uint32
+	snaps  []*snapshot
+	rmws   map[rmwKey]uint32
+	bad    *Violation
+	rot    *disk // the one disk that may lie in this run
 	// No fault begins before quietTill; activeTill is when the effects of those that have begun are over.
 	quietTill, activeTill int64
 	Stats                 Stats
