@@ -34,7 +34,7 @@ const (
 
 // Condition types of an IOMeshCluster.
 const (
-	ConditionReady         = "Ready"         // True: volumes can be created, attached and used
+	ConditionReady         = "Ready"         // True: volumes can be created, attached and used; without a device map: disks can be mapped
 	ConditionProgressing   = "Progressing"   // True: the operator is changing something, and says what it waits for
 	ConditionDegraded      = "Degraded"      // True: something wished for is missing or sick
 	ConditionDevicesMapped = "DevicesMapped" // True: every disk that the device map selects is claimed and active

@@ -43,7 +43,7 @@ func Status(f Facts) v1alpha1.IOMeshClusterStatus {
 	if notReady != nil {
 		set(v1alpha1.ConditionReady, false, *notReady)
 	} else {
-		set(v1alpha1.ConditionReady, true, Problem{"Serving", readyMessage(&f, &st)})
+		set(v1alpha1.ConditionReady, true, ready(&f, &st))
 	}
 	if progress != nil {
 		set(v1alpha1.ConditionProgressing, true, *progress)
@@ -74,7 +74,7 @@ func phase(f *Facts, st *v1alpha1.IOMeshClusterStatus, notReady, degraded bool) 
 		return v1alpha1.PhaseDeleting
 	case st.Health == v1alpha1.HealthUnavailable:
 		return v1alpha1.PhaseError
-	case notReady && !f.everReady():
+	case notReady && (!f.everReady() || f.Storage != nil && len(f.Storage.GetDisks()) == 0):
 		return v1alpha1.PhaseInstalling
 	case notReady:
 		return v1alpha1.PhaseError
@@ -108,8 +108,8 @@ func notReady(f *Facts, st *v1alpha1.IOMeshClusterStatus) *Problem {
 		}
 	}
 	switch {
-	case active == 0 && len(f.Cluster.Spec.Chunk.DeviceMap) == 0:
-		return &Problem{"NoDeviceMap", "no disk is mapped: choose disks with kubectl iomesh disk map, or set spec.chunk.deviceMap"}
+	case noDeviceMap(f, active):
+		// Everything wished for is there: Helm and GitOps tools must not wait for a choice that comes after the installation.
 	case active == 0 && len(f.Decision.Held)+len(f.Decision.Claims) == 0:
 		msg := "no disk is selected and eligible"
 		if f.Decision.Selected == 0 {
@@ -122,14 +122,27 @@ func notReady(f *Facts, st *v1alpha1.IOMeshClusterStatus) *Problem {
 		return &Problem{"NoChunks", "no data server is online"}
 	case active == 0:
 		return &Problem{"WaitingForDisks", "no disk is active yet"}
-	case f.NodeSet == nil || f.NodeSet.Status.NumberReady == 0:
+	}
+	if nodeSetReady(f) == 0 {
 		return &Problem{"NoNodePods", "no pod of the DaemonSet iomesh-node is ready, so no node can use volumes"}
+	}
+	if want, have := nodeSetWant(f), nodeSetReady(f); have < want && !f.everReady() {
+		return &Problem{"WaitingForNodePods", fmt.Sprintf("%d of %d pods of the DaemonSet iomesh-node are ready", have, want)}
 	}
 	return nil
 }
 
-func readyMessage(f *Facts, st *v1alpha1.IOMeshClusterStatus) string {
-	return fmt.Sprintf("%s nodes online, %s disks active, %d volumes", st.Columns.Nodes, st.Columns.Disks, f.Storage.GetVolumes())
+// ready is the reason of a Ready condition that is True.
+func ready(f *Facts, st *v1alpha1.IOMeshClusterStatus) Problem {
+	if st.Columns.Disks == "0/0" {
+		return Problem{"ReadyForDisks", "no disk is mapped yet: choose disks with kubectl iomesh disk map, or set spec.chunk.deviceMap"}
+	}
+	return Problem{"Serving", fmt.Sprintf("%s nodes online, %s disks active, %d volumes", st.Columns.Nodes, st.Columns.Disks, f.Storage.GetVolumes())}
+}
+
+// noDeviceMap reports whether no disk is wished for and none is there.
+func noDeviceMap(f *Facts, active int) bool {
+	return active == 0 && len(f.Cluster.Spec.Chunk.DeviceMap) == 0 && len(f.Storage.GetDisks()) == 0
 }
 
 func metaSilent(f *Facts, st *v1alpha1.IOMeshClusterStatus) string {

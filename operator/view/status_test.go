@@ -105,7 +105,7 @@ func TestStatus(t *testing.T) {
 			for i := range f.Devices {
 				f.Devices[i].Spec.Claim = nil
 			}
-		}, want{phase: v1alpha1.PhaseInstalling, ready: "!NoDeviceMap", progressing: "!Idle", degraded: "!AsWished", mapped: "!NoDeviceMap",
+		}, want{phase: v1alpha1.PhaseReady, ready: "ReadyForDisks", progressing: "!Idle", degraded: "!AsWished", mapped: "!NoDeviceMap",
 			nodes: "0/0", disks: "0/0", capacity: "0B", text: []string{"kubectl iomesh disk map"}}},
 		{"no selected device is eligible: the reasons are told", fresh, func(f *Facts) {
 			f.Chunks, f.ChunkPods = nil, nil
@@ -123,6 +123,10 @@ func TestStatus(t *testing.T) {
 			f.Devices[0].Status.Message = "identity changed: serial A was B"
 		}, want{phase: v1alpha1.PhaseInstalling, ready: "!WaitingForDisks", progressing: "PreparingDisks", degraded: "!AsWished", mapped: "!NotAllActive",
 			nodes: "3/3", disks: "0/3", capacity: "0B", text: []string{"identity changed: serial A was B"}}},
+		{"the first disks of a cluster that was ready for them are no fault", healthy, func(f *Facts) {
+			f.Storage.Disks, f.Storage.Nodes, f.Storage.TotalBytes = nil, nil, 0
+		}, want{phase: v1alpha1.PhaseInstalling, ready: "!NoChunks", progressing: "PreparingDisks", degraded: "!AsWished", mapped: "!NotAllActive",
+			nodes: "0/3", disks: "0/3", capacity: "0B"}},
 		{"a chunk pod that does not start is named", fresh, func(f *Facts) {
 			p := f.ChunkPods["n2"]
 			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "Insufficient memory"}}
