@@ -191,7 +191,7 @@ func (s *Store) apply(w *Write, room int) verdict {
 			return verdict{what: needCycle}
 		}
 	}
-	if v := s.reserve(w, from); v.what != applied {
+	if v := s.reserve(w, r); v.what != applied {
 		return v
 	}
 	b.touch(r.handle)
@@ -374,6 +374,9 @@ func (s *Store) enact(w *Write, r *replica, c change) {
 		loc = e.loc(b.start + b.headLen)
 	}
 	loc |= e.locFlags()
+	if c.takesUnits() {
+		s.promise(r, c.layer, uint32(first), uint32(first)+uint32(c.n)-1)
+	}
 	b.add(&e)
 	for _, x := range sums {
 		b.head = binary.LittleEndian.AppendUint32(b.head, x)
@@ -415,68 +418,116 @@ func (e *entry) locFlags() (f uint64) {
 
 // reserve makes sure that the destager will find room for what the planned changes journal (I5: before the record is
 // written). Repair and unmaps may use the reserve, since they are what makes room and keeps data good.
-func (s *Store) reserve(w *Write, from *layer) verdict {
+func (s *Store) reserve(w *Write, r *replica) verdict {
 	units, pages := int64(0), 0
 	for _, c := range s.applier.changes {
-		first := int(w.Range.Start) + c.from
-		pages += (first+c.n-1)/pageBlocks - first/pageBlocks + 1
-		if c.flags&fWritten != 0 {
-			// Also data in fresh units may need another unit: where a newer layer shares only a part of it.
-			if c.flags&fUnits == 0 || c.flags&fInherit != 0 {
-				units += int64((first+c.n-1)/block.UnitBlocks - first/block.UnitBlocks + 1)
-			}
+		first := uint32(w.Range.Start) + uint32(c.from)
+		last := first + uint32(c.n) - 1
+		pages += int(last/pageBlocks - first/pageBlocks + 1)
+		if c.takesUnits() {
+			units += s.unitsFor(r, c.layer, first, last)
 		}
 	}
 	free, slots := s.alloc.freeCounts()
 	room := int64(free) - s.active.units - s.sealed.units
-	// Each page takes a slot until the checkpoint frees the old one, and its table node perhaps another.
-	roomSlots := int64(slots) - 2*int64(s.active.pages+s.sealed.pages)
-	privileged := w.Kind == Unmap || w.Kind == Repair || w.Kind == MarkBad || w.UseReserve
+	roomSlots := int64(slots) - s.active.slots() - s.sealed.slots()
 	keep, keepSlots := int64(s.alloc.reserve), int64(s.alloc.reserveSlots)
-	if privileged {
+	if w.Kind == Unmap || w.Kind == Repair || w.Kind == MarkBad {
 		keep, keepSlots = 0, keepSlots/2
 	}
 	if roomSlots-2*int64(pages) < keepSlots {
 		return verdict{what: needCycle}
 	}
 	if room-units < keep && units > 0 {
-		exact, ref := s.exactUnits(w, from)
+		exact, ref := s.exactUnits(w)
 		if ref.slot != 0 {
 			return verdict{needPage, ref}
 		}
 		if room-exact < keep && exact > 0 {
 			return verdict{what: needCycle}
 		}
-		units = exact
 	}
-	s.active.units += units
 	return verdict{}
+}
+
+// takesUnits reports whether the destager may need units for the change: for data in the journal, and where only a part of a
+// fresh unit is shared with a newer layer.
+func (c *change) takesUnits() bool {
+	return c.flags&fWritten != 0 && (c.flags&fUnits == 0 || c.flags&fInherit != 0)
+}
+
+// unitsFor is an upper bound, without loading anything, of the units needed for blocks first to last of a layer (nil: a new
+// one), beside those promised already. It is exact where nothing is shared.
+func (s *Store) unitsFor(r *replica, l *layer, first, last uint32) (n int64) {
+	alone := l != nil && l.inherit == nil && s.families[r.family()] == 1
+	for u := first / block.UnitBlocks; u <= last/block.UnitBlocks; u++ {
+		if !s.provided(l, alone, u/pageUnits, uint16(1)<<(u%pageUnits)) {
+			n++
+		}
+	}
+	return n
+}
+
+// provided reports whether a unit is there or promised for the blocks of a layer.
+func (s *Store) provided(l *layer, alone bool, page uint32, bit uint16) bool {
+	if l == nil {
+		return false
+	}
+	if l.active != nil && l.active.promised[page]&bit != 0 {
+		return true
+	}
+	if !alone {
+		return false
+	}
+	if l.active != nil && len(l.active.pages) > 0 {
+		if _, ok := l.active.pages[page]; ok {
+			return false
+		}
+	}
+	if l.sealed != nil {
+		if l.sealed.promised[page]&bit != 0 {
+			return true
+		}
+		if _, ok := l.sealed.pages[page]; ok {
+			return false
+		}
+	}
+	n := l.nodes[page/nodePages]
+	return n != nil && n.mask[page%nodePages]&bit != 0
+}
+
+// promise counts the units needed for blocks first to last of a layer, as unitsFor does, and notes that they are.
+func (s *Store) promise(r *replica, l *layer, first, last uint32) {
+	alone := l.inherit == nil && s.families[r.family()] == 1
+	o := s.overlayOf(l)
+	for u := first / block.UnitBlocks; u <= last/block.UnitBlocks; u++ {
+		page, bit := u/pageUnits, uint16(1)<<(u%pageUnits)
+		if !s.provided(l, alone, page, bit) {
+			o.promised[page] |= bit
+			s.active.units++
+		}
+	}
 }
 
 // exactUnits is how many units the journalled blocks of the planned changes really need: none where the block's unit is
 // there and nobody else's.
-func (s *Store) exactUnits(w *Write, from *layer) (int64, pageRef) {
+func (s *Store) exactUnits(w *Write) (int64, pageRef) {
 	var need int64
-	last := ^uint32(0)
 	for _, c := range s.applier.changes {
-		if c.flags&fWritten == 0 || c.flags&fUnits != 0 && c.flags&fInherit == 0 {
+		if !c.takesUnits() {
 			continue
-		}
-		l := c.layer
-		if l == nil {
-			l = from
 		}
 		first := uint32(w.Range.Start) + uint32(c.from)
 		for u := first / block.UnitBlocks; u <= (first+uint32(c.n)-1)/block.UnitBlocks; u++ {
-			if u == last && c.flags&fInherit == 0 {
-				continue
-			}
-			last = u
-			if c.layer == nil || l == nil || l.inherit != nil || c.flags&fInherit != 0 {
+			l := c.layer
+			if l == nil || l.inherit != nil || c.flags&fInherit != 0 {
 				need++ // shared with the layer it begins as
 				continue
 			}
 			page := u / pageUnits
+			if l.active != nil && l.active.promised[page]>>(u%pageUnits)&1 != 0 {
+				continue
+			}
 			pg, _, ref := s.basePage(l, page)
 			if pg == nil && ref.slot != 0 {
 				return 0, ref

@@ -111,13 +111,16 @@ func (s *Store) wantsCycle() bool {
 	used := s.ring.used()
 	s.mu.RLock()
 	dead, entries := len(s.dead), s.active.entries
+	slotsNeeded := s.active.slots() + s.sealed.slots()
 	s.mu.RUnlock()
+	_, slots := s.alloc.freeCounts()
 	s.qmu.Lock()
 	defer s.qmu.Unlock()
 	switch {
 	case s.cycles.wanted > s.cycles.done:
 	case used*100 >= s.ring.blocks*uint64(s.opts.DestageFill):
 	case entries > entriesMax:
+	case slotsNeeded > int64(slots)/2:
 	case dead > 0 && time.Since(s.lastBusy) > reclaimIdle, dead > reclaimLayers:
 	case s.opts.DestageIdle >= 0 && used > 0 && time.Since(s.lastBusy) > s.opts.DestageIdle:
 	default:
@@ -149,13 +152,13 @@ type shift struct{ src, dst, n uint64 }
 // destager holds one cycle. Everything it builds is new: pages in fresh slots, tables in nodes of its own. Readers see the
 // old tables, under the sealed overlays, until the checkpoint is durable and install puts the new ones in place.
 type destager struct {
-	s       *Store
-	st      sealedState
-	shadow  map[*layer]*shadowLayer
-	moves   []move
-	shifts  []shift
-	units   []uint32 // freed by the checkpoint
-	slots   []uint32 // freed by the checkpoint
+	s      *Store
+	st     sealedState
+	shadow map[*layer]*shadowLayer
+	moves  []move
+	shifts []shift
+	units  []uint32 // freed by the checkpoint
+	slots  []uint32 // freed by the checkpoint
 	// sources are units some shift reads: moves come before shifts, so that nothing may be moved into them.
 	sources map[uint32]struct{}
 	refs    []uint64 // bitmap of refcount pages to be written
@@ -203,12 +206,15 @@ func (d *destager) cycle() error {
 		return nil
 	}
 	d.begin(req.out)
+	t0 := time.Now()
 	if err := d.plan(); err != nil {
 		return err
 	}
+	t1 := time.Now()
 	if err := d.mover.run(d); err != nil {
 		return err
 	}
+	t2 := time.Now()
 	if err := d.reclaim(); err != nil {
 		return err
 	}
@@ -216,6 +222,8 @@ func (d *destager) cycle() error {
 		return err
 	}
 	d.install()
+	s.log.Debug("checkpoint", "disk", s.disk.String(), "checkpoint", d.st.root.checkpoint, "moves", len(d.moves), "copies", len(d.shifts),
+		"plan", t1.Sub(t0), "move", t2.Sub(t1), "write", time.Since(t2), "journalBlocks", d.st.used)
 	return nil
 }
 
@@ -458,7 +466,7 @@ func (d *destager) planPage(l *layer, sh *shadowLayer, page uint32, unmap *uint6
 		ents = ents[k:]
 	}
 	if pg.uniform() {
-		n.slot[i], n.crc[i], n.high[i] = 0, 0, pg.stamp[0]
+		n.slot[i], n.crc[i], n.high[i], n.mask[i] = 0, 0, pg.stamp[0], 0
 	} else {
 		slot, ok := s.alloc.allocSlot()
 		if !ok {
@@ -473,7 +481,7 @@ func (d *destager) planPage(l *layer, sh *shadowLayer, page uint32, unmap *uint6
 			return err
 		}
 		pg.encode(p, &h)
-		n.slot[i], n.crc[i], n.high[i] = slot, slotCRC(p), pg.highest()
+		n.slot[i], n.crc[i], n.high[i], n.mask[i] = slot, slotCRC(p), pg.highest(), pg.mask()
 		s.alloc.mu.Lock()
 		s.alloc.slotRef[slot] = 1
 		s.alloc.mu.Unlock()

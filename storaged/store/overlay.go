@@ -36,7 +36,9 @@ type overlay struct {
 	blocks map[uint32]ovEntry
 	pages  map[uint32]uint64
 	count  [pagesPerExtent]uint16 // block entries per page
-	dirty  int                    // pages with any entry
+	// promised has, per page, a bit for each unit for which space is reserved on account of an entry.
+	promised [pagesPerExtent]uint16
+	dirty    int // pages with any entry
 }
 
 func newOverlay() *overlay {
@@ -47,6 +49,7 @@ func (o *overlay) reset() {
 	clear(o.blocks)
 	clear(o.pages)
 	o.count = [pagesPerExtent]uint16{}
+	o.promised = [pagesPerExtent]uint16{}
 	o.dirty = 0
 }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"sync/atomic"
 
 	"github.com/iomesh/iomesh/storaged/block"
@@ -167,16 +168,18 @@ func (pg *mapPage) highest() uint64 {
 	return m
 }
 
-// mapped is the number of units the page points to.
-func (pg *mapPage) mapped() int {
-	n := 0
-	for _, p := range pg.phys {
+// mask has a bit for each unit the page points to.
+func (pg *mapPage) mask() (m uint16) {
+	for u, p := range pg.phys {
 		if p != 0 {
-			n++
+			m |= 1 << u
 		}
 	}
-	return n
+	return m
 }
+
+// mapped is the number of units the page points to.
+func (pg *mapPage) mapped() int { return bits.OnesCount16(pg.mask()) }
 
 // uniform reports whether every block is unwritten, good and of the same stamp: such a page needs no slot.
 func (pg *mapPage) uniform() bool {
@@ -231,6 +234,7 @@ type node struct {
 	slot [nodePages]uint32 // 0: no page; every block is unwritten and has the stamp high
 	crc  [nodePages]uint32
 	high [nodePages]uint64 // highest stamp in the page
+	mask [nodePages]uint16 // units the page points to
 	refs atomic.Int32      // layers that use the node; the destager's, others only look
 	disk uint32            // slot of the node on disk; 0 while it is newer than the disk
 	sum  uint32            // slotCRC of that slot
@@ -240,13 +244,14 @@ type node struct {
 func (n *node) copy() *node {
 	c := &node{}
 	if n != nil {
-		c.slot, c.crc, c.high = n.slot, n.crc, n.high
+		c.slot, c.crc, c.high, c.mask = n.slot, n.crc, n.high, n.mask
 	}
 	c.refs.Store(1)
 	return c
 }
 
-// encode writes the node as a slot. Body: 128 × (slot u32, slot checksum u32, highest stamp u64) = 2 KiB at 64.
+// encode writes the node as a slot. Body at 64: 128 × (slot u32, slot checksum u32, highest stamp u64), then 128 × mask u16 of
+// the units the page points to.
 func (n *node) encode(p []byte, h *slotHeader) {
 	le := binary.LittleEndian
 	h.kind = kindNode
@@ -257,6 +262,7 @@ func (n *node) encode(p []byte, h *slotHeader) {
 		le.PutUint32(q, n.slot[i])
 		le.PutUint32(q[4:], n.crc[i])
 		le.PutUint64(q[8:], n.high[i])
+		le.PutUint16(p[slotHeaderBytes+16*nodePages+2*i:], n.mask[i])
 	}
 	seal(p)
 }
@@ -273,6 +279,7 @@ func (n *node) decode(p []byte, slots uint32) (slotHeader, error) {
 		n.slot[i] = le.Uint32(q)
 		n.crc[i] = le.Uint32(q[4:])
 		n.high[i] = le.Uint64(q[8:])
+		n.mask[i] = le.Uint16(p[slotHeaderBytes+16*nodePages+2*i:])
 		if n.slot[i] >= slots && n.slot[i] != slotLost {
 			return h, fmt.Errorf("%w: table node points outside the disk", ErrCorrupt)
 		}

@@ -337,7 +337,7 @@ func (s *Store) redoPut(l *layer, e *entry, dataAbs uint64, rotten map[uint64]bo
 		loc = e.loc(dataAbs)
 		switch {
 		case e.flags&fUnits == 0:
-			s.active.units += int64(e.start+e.count-1)/block.UnitBlocks - int64(e.start)/block.UnitBlocks + 1
+			s.promise(l.rep, l, e.start, e.start+e.count-1)
 		case e.flags&fInherit == 0:
 			for u := uint32(e.data / block.UnitBlocks); u <= uint32((e.data+uint64(e.count)-1)/block.UnitBlocks); u++ {
 				if s.alloc.units.take(u) {

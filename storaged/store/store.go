@@ -82,6 +82,11 @@ type generation struct {
 	endSeq  uint64
 }
 
+// slots is how many slots the destager may need for it: one per page, and one per table node.
+func (g *generation) slots() int64 {
+	return int64(g.pages) + int64(min(g.pages, nodesPerExtent*len(g.layers)))
+}
+
 // inflight is the batch being written: its blocks are read from memory.
 type inflight struct {
 	from, to uint64 // blocks of the ring, absolute

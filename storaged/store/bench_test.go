@@ -1,0 +1,181 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/store/vdisk"
+)
+
+// benchStores opens n stores on written files. IOMESH_BENCH_DIR chooses where; the files are kept there for the next run.
+func benchStores(b *testing.B, n int, size int64) []*Store {
+	b.Helper()
+	dir := os.Getenv("IOMESH_BENCH_DIR")
+	if dir == "" {
+		dir = b.TempDir()
+	}
+	var out []*Store
+	for i := range n {
+		path := filepath.Join(dir, fmt.Sprintf("disk%d-%d", i, size>>20))
+		if err := vdisk.Prewrite(context.Background(), path, size, nil); err != nil {
+			b.Fatal(err)
+		}
+		d, err := vdisk.Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := Format(context.Background(), d, FormatOptions{Cluster: testCluster, DiskID: block.NewDiskID(), Overwrite: true}); err != nil {
+			b.Fatal(err)
+		}
+		o := Options{}
+		if os.Getenv("IOMESH_BENCH_LOG") != "" {
+			o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		}
+		s, err := Open(context.Background(), d, o)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { s.Close(); d.Close() })
+		out = append(out, s)
+	}
+	return out
+}
+
+// fan completes a client's write when all stores have.
+type fan struct {
+	left atomic.Int32
+	ws   []*Write
+	done chan *fan
+}
+
+func (f *fan) Complete(ws []*Write) {
+	for _, w := range ws {
+		g := w.Completer.(*fan)
+		if w.Err != nil {
+			panic(w.Err)
+		}
+		if g.left.Add(-1) == 0 {
+			g.done <- g
+		}
+	}
+}
+
+func cpuTime() time.Duration {
+	var r syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r)
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+// benchWrites keeps depth writes of blocks in flight over all stores.
+func benchWrites(b *testing.B, stores []*Store, depth int, blocks uint32, sequential bool, extents uint32) {
+	id := func(i uint32) block.ExtentID { return ext(1, i) }
+	for _, s := range stores {
+		for i := range extents {
+			mustReplica(b, s, id(i))
+		}
+	}
+	done := make(chan *fan, depth)
+	data := vdisk.Aligned(int(blocks) * block.Size)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range data {
+		data[i] = byte(rnd.Uint32())
+	}
+	sums := make([]uint32, blocks)
+	var stamp uint64
+	var seq uint32
+	submit := func(f *fan) {
+		stamp++
+		var e, start uint32
+		if sequential {
+			pos := seq
+			seq += blocks
+			e, start = pos/block.PerExtent%extents, pos%block.PerExtent
+		} else {
+			e, start = rnd.Uint32N(extents), rnd.Uint32N(block.PerExtent/blocks)*blocks
+		}
+		r := rng(start, blocks)
+		block.NewSeeder(id(e).Volume, id(e).Index).SumRange(r, data, f.ws[0].Sums)
+		f.left.Store(int32(len(stores)))
+		for k, s := range stores {
+			w := f.ws[k]
+			w.Extent, w.Range, w.Stamp = id(e), r, block.Stamp(stamp)
+			s.Submit(w)
+		}
+	}
+	fans := make([]*fan, depth)
+	for i := range fans {
+		f := &fan{done: done}
+		my := append([]uint32(nil), sums...)
+		for range stores {
+			f.ws = append(f.ws, &Write{Kind: Data, Data: data, Sums: my, Completer: f})
+		}
+		fans[i] = f
+	}
+	lat := make([]time.Duration, 0, b.N)
+	started := make(map[*fan]time.Time, depth)
+	b.SetBytes(int64(blocks) * block.Size)
+	b.ReportAllocs()
+	b.ResetTimer()
+	cpu := cpuTime()
+	t := time.Now()
+	n := 0
+	for _, f := range fans {
+		if n < b.N {
+			started[f] = time.Now()
+			submit(f)
+			n++
+		}
+	}
+	for got := 0; got < b.N; got++ {
+		f := <-done
+		lat = append(lat, time.Since(started[f]))
+		if n < b.N {
+			started[f] = time.Now()
+			submit(f)
+			n++
+		}
+	}
+	d := time.Since(t)
+	b.StopTimer()
+	c := cpuTime() - cpu
+	b.ReportMetric(float64(b.N)/d.Seconds(), "writes/s")
+	b.ReportMetric(float64(c.Microseconds())/float64(b.N)/float64(len(stores)), "cpu-µs/write/store")
+	report(b, lat)
+}
+
+func report(b *testing.B, lat []time.Duration) {
+	sortDurations(lat)
+	for _, q := range []struct {
+		name string
+		at   float64
+	}{{"p50-µs", 0.5}, {"p99-µs", 0.99}, {"p99.9-µs", 0.999}} {
+		b.ReportMetric(float64(lat[int(float64(len(lat)-1)*q.at)].Microseconds()), q.name)
+	}
+}
+
+func BenchmarkThreeStores(b *testing.B) {
+	for _, c := range []struct {
+		name   string
+		depth  int
+		blocks uint32
+		seq    bool
+	}{
+		{"write 4KiB depth 1", 1, 1, false},
+		{"write 4KiB depth 32", 32, 1, false},
+		{"write 4KiB depth 128", 128, 1, false},
+		{"write 1MiB depth 4 sequential", 4, 256, true},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			benchWrites(b, benchStores(b, 3, 4<<30), c.depth, c.blocks, c.seq, 2)
+		})
+	}
+}
