@@ -1,0 +1,68 @@
+package ctl
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+var suffixes = []struct {
+	name string
+	size uint64
+}{
+	{"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}, {"Ti", 1 << 40}, {"Pi", 1 << 50},
+	{"k", 1e3}, {"M", 1e6}, {"G", 1e9}, {"T", 1e12}, {"P", 1e15},
+}
+
+// parseQuantity reads a number of bytes: a whole number, with one of the suffixes Ki Mi Gi Ti Pi (powers of 1024) or k M G T P
+// (powers of 1000), or none. Nothing else: no sign, fraction, space or exponent.
+func parseQuantity(s string) (uint64, error) {
+	digits, unit := s, uint64(1)
+	for _, x := range suffixes {
+		if d, ok := strings.CutSuffix(s, x.name); ok {
+			digits, unit = d, x.size
+			break
+		}
+	}
+	bad := fmt.Errorf("%q is not a size: want a whole number with an optional suffix, as in 512Mi, 10Gi, 2Ti", s)
+	if digits == "" || strings.Trim(digits, "0123456789") != "" {
+		return 0, bad
+	}
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil || n > math.MaxUint64/unit {
+		return 0, fmt.Errorf("%q is too large", s)
+	}
+	return n * unit, nil
+}
+
+// quantity is a flag of a number of bytes.
+type quantity uint64
+
+// Set implements pflag.Value.
+func (q *quantity) Set(s string) error {
+	n, err := parseQuantity(s)
+	*q = quantity(n)
+	return err
+}
+
+// String implements pflag.Value.
+func (q *quantity) String() string {
+	if *q == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(*q), 10)
+}
+
+// Type implements pflag.Value.
+func (q *quantity) Type() string { return "size" }
+
+// bytesText is a number of bytes for people.
+func bytesText(n uint64) string {
+	for i := 4; i >= 0; i-- {
+		if n >= suffixes[i].size {
+			return strings.TrimSuffix(strconv.FormatFloat(float64(n)/float64(suffixes[i].size), 'f', 1, 64), ".0") + suffixes[i].name
+		}
+	}
+	return strconv.FormatUint(n, 10)
+}
