@@ -220,15 +220,6 @@ func (l *LUN) Refresh(context.Context) (int64, error) {
 // Resized implements daemon.LUN.
 func (l *LUN) Resized() <-chan struct{} { return l.resized }
 
-// SetCredentials implements daemon.LUN.
-func (l *LUN) SetCredentials(c daemon.Credentials) {
-	l.store.mu.Lock()
-	defer l.store.mu.Unlock()
-	t := l.store.dialed[l.iqn]
-	t.Credentials = c
-	l.store.dialed[l.iqn] = t
-}
-
 // Close implements daemon.LUN.
 func (l *LUN) Close(context.Context) error {
 	l.store.mu.Lock()

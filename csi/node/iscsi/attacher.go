@@ -141,7 +141,7 @@ func (a *Attacher) disk(s session, lun uint32) (disk, bool) {
 
 // verify refuses a disk that is not the volume's, or that somebody else uses.
 func (a *Attacher) verify(d disk, volumeID string) error {
-	if d.serial != volumeID {
+	if !sameID(d.serial, volumeID) {
 		return code.New(code.Internal, "disk %s has the serial number %q, not %q of the volume: it is not used", d.name, d.serial, volumeID)
 	}
 	if len(d.holders) > 0 {
@@ -169,7 +169,7 @@ func (a *Attacher) find(volumeID string) (s session, d disk, hasDisk, ok bool) {
 			continue
 		}
 		for _, d := range a.sys.disks(s.name) {
-			if d.serial == volumeID {
+			if sameID(d.serial, volumeID) {
 				return s, d, true, true
 			}
 		}

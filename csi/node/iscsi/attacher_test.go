@@ -116,7 +116,7 @@ func (f *fakeHost) Delete(target string) error {
 }
 
 func newFake(t *testing.T) (*fakeHost, *Attacher) {
-	f := &fakeHost{t: t, root: t.TempDir(), serial: volume}
+	f := &fakeHost{t: t, root: t.TempDir(), serial: strings.ReplaceAll(volume, "-", "")}
 	return f, &Attacher{
 		tool: f, sys: sysfs{filepath.Join(f.root, "sys")}, hostRoot: f.root, dev: "/dev", initiator: initiator,
 		log: slog.New(slog.DiscardHandler), poll: time.Millisecond, sync: func(string) error { return nil },

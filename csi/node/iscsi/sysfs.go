@@ -108,3 +108,9 @@ func (s sysfs) write(name, attribute, value string) error {
 	}
 	return nil
 }
+
+// sameID compares a serial number with a volume id: a UUID with or without its hyphens.
+func sameID(serial, id string) bool {
+	strip := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "")) }
+	return serial != "" && strip(serial) == strip(id)
+}
