@@ -207,6 +207,12 @@ func (a *loginAttempt) enter(ctx context.Context, x *session) error {
 			y.close("session reinstated")
 		}
 		for _, y := range old {
+			if s.opt.planted == plantEarlyReinstatement {
+				s.mu.Lock()
+				delete(d.sessions, y)
+				s.mu.Unlock()
+				continue
+			}
 			if err := y.awaitEnd(ctx); err != nil {
 				return fmt.Errorf("wait for the commands of the replaced session: %w", err)
 			}

@@ -61,6 +61,9 @@ func (x *session) markTasks(abort bool, match func(*task) bool) []mark {
 
 // awaitMarks returns when the marked tasks are no longer executing.
 func (x *session) awaitMarks(list []mark) {
+	if x.srv.opt.planted == plantEarlyAbort {
+		return
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, m := range list {
@@ -141,8 +144,8 @@ func (x *session) taskManagement(h *pdu.Header) error {
 func (x *session) beginFunction(function byte, req *pdu.Header) (wait func() byte) {
 	if function == tmfAbortTask {
 		tag := req.RefTag()
+		known := x.has(tag) // also if it is not executing: aborted at once, or its response is on the way
 		list := x.markTasks(true, func(t *task) bool { return t.itt == tag && t.lun == req.LUN() })
-		known := len(list) > 0 || x.settled(tag)
 		// A command that is not known but inside the window counts as aborted; before it, it has been answered (RFC 7143 §11.6.1).
 		if !known && !x.inWindow(req.RefCmdSN()) {
 			return func() byte { return tmfNoTask }
@@ -180,9 +183,8 @@ func (x *session) beginFunction(function byte, req *pdu.Header) (wait func() byt
 	}
 }
 
-// settled reports whether the command with this tag is known but needs no waiting: aborted before it was executed, or its
-// response is on the way.
-func (x *session) settled(tag uint32) bool {
+// has reports whether a command with this tag is in the session.
+func (x *session) has(tag uint32) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return slices.ContainsFunc(x.slots, func(t *task) bool { return t != nil && t.itt == tag })

@@ -38,6 +38,9 @@ type Options struct {
 	NOPInterval, NOPTimeout time.Duration
 	// WriteTimeout is how long a response may take to be accepted by the initiator's TCP (30 s).
 	WriteTimeout time.Duration
+	// planted breaks a rule on purpose, to show that a test notices.
+	planted planted
+
 	// MoveGrace is how long sessions have to log out when the volume moves (2 s).
 	MoveGrace time.Duration
 }
@@ -85,3 +88,13 @@ func (o Options) withDefaults() (Options, error) {
 	times(&o.MoveGrace, 2*time.Second)
 	return o, nil
 }
+
+type planted uint8
+
+const (
+	plantNothing planted = iota
+	// plantEarlyReinstatement lets a session in before the commands of the one it replaces have ended (breaks I14).
+	plantEarlyReinstatement
+	// plantEarlyAbort answers task management before the commands have ended (breaks I14).
+	plantEarlyAbort
+)

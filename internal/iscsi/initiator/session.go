@@ -82,6 +82,7 @@ func Dial(ctx context.Context, o Options) (*Session, error) {
 		s.cancel()
 		return nil, err
 	}
+	s.install(c)
 	go s.run(c)
 	return s, nil
 }
@@ -109,23 +110,13 @@ func (s *Session) first(ctx context.Context) (*conn, error) {
 func (s *Session) run(c *conn) {
 	defer close(s.done)
 	for {
-		s.mu.Lock()
-		s.up = c
-		s.failed = nil
-		s.address = c.address
-		if !s.lostAt.IsZero() {
-			s.counters.Reconnects++
-			s.counters.LongestOutage = max(s.counters.LongestOutage, time.Since(s.lostAt))
-		}
-		close(s.changed)
-		s.changed = make(chan struct{})
-		s.mu.Unlock()
-
 		err := c.serve(s.ctx)
 
 		s.mu.Lock()
 		s.up = nil
 		s.lostAt = time.Now()
+		close(s.changed)
+		s.changed = make(chan struct{})
 		s.lastErr = err
 		lost := s.requeueLocked()
 		s.mu.Unlock()
@@ -139,7 +130,23 @@ func (s *Session) run(c *conn) {
 			s.failAll(ErrClosed)
 			return
 		}
+		s.install(c)
 	}
+}
+
+// install makes c the connection of the session.
+func (s *Session) install(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.up = c
+	s.failed = nil
+	s.address = c.address
+	if !s.lostAt.IsZero() {
+		s.counters.Reconnects++
+		s.counters.LongestOutage = max(s.counters.LongestOutage, time.Since(s.lostAt))
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 const (

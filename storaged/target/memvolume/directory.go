@@ -110,3 +110,14 @@ func (d *Directory) Targets(_ context.Context, l target.Login) ([]string, error)
 	}
 	return out, nil
 }
+
+// ServeIQN enters a volume under a name that is known already.
+func (d *Directory) ServeIQN(iqn string, v target.Volume) {
+	d.update(func() { d.entries[iqn] = &entry{place: target.Placement{Volume: v}} })
+}
+
+// ServeNew enters a new, small volume and returns its IQN.
+func (d *Directory) ServeNew() string {
+	id := block.NewVolumeID()
+	return d.Serve(id, New(id, 1<<20), target.Grant{})
+}

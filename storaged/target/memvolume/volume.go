@@ -25,6 +25,7 @@ type Volume struct {
 	pages    [][]byte // nil: unmapped
 	fail     func(*target.Command) target.Result
 	hold     bool
+	first    bool // only the first command is held
 	held     []*target.Command
 	arrived  *sync.Cond
 	reserved []byte
@@ -74,6 +75,13 @@ func (v *Volume) Hold() {
 	v.hold = true
 }
 
+// HoldFirst makes the next command wait, and no other.
+func (v *Volume) HoldFirst() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.hold, v.first = true, true
+}
+
 // AwaitHeld returns when n commands wait.
 func (v *Volume) AwaitHeld(n int) {
 	v.mu.Lock()
@@ -121,6 +129,9 @@ func (v *Volume) Submit(c *target.Command) {
 		v.mu.Lock()
 		if v.hold {
 			v.held = append(v.held, c)
+			if v.first {
+				v.hold, v.first = false, false
+			}
 			v.arrived.Broadcast()
 			v.mu.Unlock()
 			return

@@ -1,0 +1,173 @@
+package redirect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/storaged/target"
+)
+
+// DaemonOptions configure Run. All fields but Log are required.
+type DaemonOptions struct {
+	// Listen is the host:port initiators log in at.
+	Listen string
+	// Meta are the gRPC addresses of the meta members.
+	Meta []string
+	// TLSDir holds credentials of role node.
+	TLSDir string
+	Log    *slog.Logger
+}
+
+// Run redirects logins until ctx ends.
+func Run(ctx context.Context, o DaemonOptions) error {
+	if len(o.Meta) == 0 {
+		return errors.New("login redirector: no meta addresses given")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	src, err := mtls.Load(o.TLSDir)
+	if err != nil {
+		return fmt.Errorf("login redirector: %w", err)
+	}
+	loc, err := newMetaLocator(o.Meta, src)
+	if err != nil {
+		return err
+	}
+	defer loc.close()
+	srv, err := New(Options{Locator: loc, Log: o.Log})
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", o.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for logins on %s: %w", o.Listen, err)
+	}
+	o.Log.Info("redirecting logins", "listen", ln.Addr().String(), "meta", o.Meta)
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(ln); err != nil && !errors.Is(err, target.ErrClosed) {
+		return err
+	}
+	return srv.Close()
+}
+
+// metaLocator asks the meta members, beginning with the one that answered last.
+type metaLocator struct {
+	conns []*grpc.ClientConn
+
+	mu    sync.Mutex
+	first int
+}
+
+func newMetaLocator(addrs []string, src *mtls.Source) (*metaLocator, error) {
+	l := &metaLocator{}
+	for _, a := range addrs {
+		c, err := grpc.NewClient("passthrough:///"+a, grpc.WithTransportCredentials(src.ClientCredentials(mtls.RoleMeta)),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: time.Second}}))
+		if err != nil {
+			l.close()
+			return nil, fmt.Errorf("meta member %s: %w", a, err)
+		}
+		l.conns = append(l.conns, c)
+	}
+	return l, nil
+}
+
+func (l *metaLocator) close() {
+	for _, c := range l.conns {
+		_ = c.Close()
+	}
+}
+
+// askMax bounds one question to one member: a member that is frozen must not hold up a login.
+const askMax = 700 * time.Millisecond
+
+// ask puts a question to the members in turn until one answers. A refusal is an answer.
+func (l *metaLocator) ask(ctx context.Context, f func(context.Context, storagedv1.VolumesClient) error) error {
+	l.mu.Lock()
+	first := l.first
+	l.mu.Unlock()
+	var err error
+	for i := range l.conns {
+		k := (first + i) % len(l.conns)
+		actx, cancel := context.WithTimeout(ctx, askMax)
+		err = f(actx, storagedv1.NewVolumesClient(l.conns[k]))
+		cancel()
+		switch status.Code(err) {
+		case codes.OK, codes.NotFound, codes.InvalidArgument:
+			l.mu.Lock()
+			l.first = k
+			l.mu.Unlock()
+			return err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+// pollEvery is how often an owner is asked for while there is none.
+const pollEvery = 50 * time.Millisecond
+
+// Locate implements Locator.
+func (l *metaLocator) Locate(ctx context.Context, login target.Login) (string, error) {
+	for {
+		var r *storagedv1.LocateResponse
+		err := l.ask(ctx, func(ctx context.Context, c storagedv1.VolumesClient) (err error) {
+			r, err = c.Locate(ctx, &storagedv1.LocateRequest{Iqn: login.Target})
+			return err
+		})
+		switch code := status.Code(err); {
+		case code == codes.NotFound || code == codes.InvalidArgument:
+			return "", fmt.Errorf("%w: %s", target.ErrNoTarget, status.Convert(err).Message())
+		case err != nil:
+			return "", fmt.Errorf("no meta member answers: %w", err)
+		case r.Portal != "":
+			return r.Portal, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("%s has no owner: %w", login.Target, context.Cause(ctx))
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+// Targets implements Locator.
+func (l *metaLocator) Targets(ctx context.Context, login target.Login) ([]string, error) {
+	var out []string
+	page := ""
+	for {
+		var r *storagedv1.ListVolumesResponse
+		err := l.ask(ctx, func(ctx context.Context, c storagedv1.VolumesClient) (err error) {
+			r, err = c.ListVolumes(ctx, &storagedv1.ListVolumesRequest{PageToken: page})
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list volumes: %w", err)
+		}
+		for _, v := range r.Volumes {
+			if slices.ContainsFunc(v.Grants, func(g *storagedv1.Grant) bool { return g.Initiator == "*" || g.Initiator == login.Initiator }) {
+				out = append(out, v.Iqn)
+			}
+		}
+		if page = r.NextPageToken; page == "" {
+			return out, nil
+		}
+	}
+}
