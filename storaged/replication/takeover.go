@@ -51,7 +51,7 @@ func (o *Owner) onDescribed(p *peer, m *Message) {
 	if s.answered || e.change != nil {
 		return
 	}
-	s.answered, s.failed, s.state, s.window = true, m.Status, st, nil
+	s.answered, s.verify, s.failed, s.state, s.window = true, false, m.Status, st, nil
 	if m.More != nil {
 		s.window = m.More.Runs
 	}

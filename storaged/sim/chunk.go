@@ -88,8 +88,11 @@ func (c *chunk) boot() {
 	w.tracef("chunk %d: process %d starts at epoch %d of %d", c.id, c.inc, opt.Epoch, opt.Owner)
 	w.push(event{at: w.now + w.between(0, tickEvery), kind: evTick, chunk: c, inc: c.inc})
 	for i := range w.chunks {
-		if i != c.index && !w.net.link(c.index, i).up && w.now > 0 {
-			w.net.connect(w.net.link(c.index, i))
+		if i != c.index && w.now > 0 {
+			// Connections of the process before are reset when the peer next uses them, at the latest.
+			l := w.net.link(c.index, i)
+			w.net.drop(l)
+			w.net.connect(l)
 		}
 	}
 	if w.now == 0 && c.index == len(w.chunks)-1 {

@@ -69,15 +69,17 @@ type client struct {
 
 func newClient(w *World, i int) *client {
 	c := &client{w: w, id: i}
-	w.after(w.between(1*ms, 50*ms), c.pump)
+	for range w.cfg.Depth {
+		w.after(w.between(1*ms, 50*ms), c.pump)
+	}
 	return c
 }
 
 func (c *client) who() string { return fmt.Sprintf("client %d", c.id) }
 
-// pump begins requests until Depth are open.
+// pump begins a request unless Depth are open.
 func (c *client) pump() {
-	for !c.w.stop && len(c.open) < c.w.cfg.Depth {
+	if !c.w.stop && len(c.open) < c.w.cfg.Depth {
 		c.begin(c.draw())
 	}
 }
@@ -211,7 +213,7 @@ func (c *client) close(o *ioOp) {
 		}
 	}
 	if !c.w.stop {
-		c.w.after(c.w.between(0, 60*ms), c.pump)
+		c.w.after(c.w.between(0, c.w.cfg.Think), c.pump)
 	}
 }
 

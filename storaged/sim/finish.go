@@ -138,7 +138,7 @@ func (w *World) compareMembers() {
 				for _, v := range views {
 					for no := range block.No(blocksMax) {
 						a, b := first.at(no, v), r.at(no, v)
-						if a.stamp != b.stamp || a.zero != b.zero || a.value != b.value && !a.bad && !b.bad {
+						if a.stamp != b.stamp || (a.zero != b.zero || a.value != b.value) && !a.bad && !b.bad {
 							w.fail("extent %d block %d view %d: chunk %d has %d at %s, chunk %d has %d at %s", x, no, v, at, a.value, a.stamp, m.Chunk, b.value, b.stamp)
 							return
 						}
@@ -163,7 +163,7 @@ func (w *World) judge() {
 func Random(seed uint64) Config {
 	w := &World{rng: newRand(seed)}
 	c := Config{Seed: seed, Chunks: 3 + w.rng.IntN(3), Extents: 1 + w.rng.IntN(2), Replicas: 2 + w.rng.IntN(2), MinReplicas: 1,
-		Clients: 1 + w.rng.IntN(3), Depth: 1 + w.rng.IntN(4), Length: w.between(5*sec, 14*sec), Faults: 1 + w.rng.IntN(8),
+		Clients: 1 + w.rng.IntN(3), Depth: 1 + w.rng.IntN(4), Think: w.between(5*ms, 400*ms), Length: w.between(5*sec, 14*sec), Faults: 1 + w.rng.IntN(8),
 		Snapshots: w.rng.IntN(4), Moves: w.rng.IntN(3)}
 	if c.Replicas == 3 && !w.chance(30) {
 		c.MinReplicas = 2

@@ -30,6 +30,8 @@ type Config struct {
 	// Replicas is the replica factor, MinReplicas as in the volume.
 	Replicas, MinReplicas int
 	Clients, Depth        int
+	// Think is the longest pause of a client between requests, in ns.
+	Think int64
 	// Length is how long load and faults go on, in ns.
 	Length int64
 	// Faults is the number of faults, drawn from Kinds.
