@@ -21,7 +21,7 @@ const (
 	OpWrite
 	// OpUnmap gives the range back; it reads as zeros afterwards (LBPRZ). Length up to MaxUnmapBytes, may cross extents.
 	OpUnmap
-	// OpWriteZeroes makes the range read as zeros. MayUnmap says that space may be given back. Length as for OpUnmap.
+	// OpWriteZeroes makes the range read as zeros. MayUnmap says that space may be given back. Length up to MaxZeroBytes.
 	OpWriteZeroes
 	// OpFlush completes when every write submitted before it is acknowledged. Offset and Length are 0.
 	OpFlush
@@ -66,8 +66,10 @@ func (o Op) String() string {
 const (
 	// MaxTransferBytes bounds Data of OpRead, OpWrite and OpOrWrite.
 	MaxTransferBytes = 4 << 20
-	// MaxUnmapBytes bounds Length of OpUnmap and OpWriteZeroes.
+	// MaxUnmapBytes bounds Length of OpUnmap, OpVerify and OpMapStatus.
 	MaxUnmapBytes = 512 << 20
+	// MaxZeroBytes bounds Length of OpWriteZeroes: below 65,536 blocks, which some initiators take for the largest number.
+	MaxZeroBytes = 32<<20 - 4096
 	// MaxCompareBytes bounds Length of OpCompareAndWrite (Data is twice as long).
 	MaxCompareBytes = 64 << 10
 )

@@ -105,7 +105,7 @@ func (d *device) unit() scsi.Unit {
 			Unmap:            MaxUnmapBytes / scsi.BlockBytes,
 			UnmapDescriptors: unmapDescriptorsMax,
 			UnmapGranularity: 4096 / scsi.BlockBytes,
-			WriteSame:        MaxUnmapBytes / scsi.BlockBytes,
+			WriteSame:        MaxZeroBytes / scsi.BlockBytes,
 			CompareAndWrite:  MaxCompareBytes / scsi.BlockBytes,
 			Atomic:           d.prop.AtomicMaxBytes / scsi.BlockBytes,
 			AtomicAlignment:  4096 / scsi.BlockBytes,

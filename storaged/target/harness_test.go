@@ -110,3 +110,15 @@ func failAfterFirst(d *net.Dialer) func(context.Context, string, string) (net.Co
 		return d.DialContext(ctx, network, address)
 	}
 }
+
+// newListener gives a server a second portal.
+func newListener(srv *target.Server, t testing.TB) (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	done := make(chan struct{})
+	go func() { srv.Serve(l); close(done) }()
+	t.Cleanup(func() { srv.Close(); <-done })
+	return l.Addr().String(), nil
+}

@@ -144,7 +144,7 @@ func (x *session) taskManagement(h *pdu.Header) error {
 func (x *session) beginFunction(function byte, req *pdu.Header) (wait func() byte) {
 	if function == tmfAbortTask {
 		tag := req.RefTag()
-		known := x.has(tag) // also if it is not executing: aborted at once, or its response is on the way
+		known := x.unanswered(tag)
 		list := x.markTasks(true, func(t *task) bool { return t.itt == tag && t.lun == req.LUN() })
 		// A command that is not known but inside the window counts as aborted; before it, it has been answered (RFC 7143 §11.6.1).
 		if !known && !x.inWindow(req.RefCmdSN()) {
@@ -183,11 +183,11 @@ func (x *session) beginFunction(function byte, req *pdu.Header) (wait func() byt
 	}
 }
 
-// has reports whether a command with this tag is in the session.
-func (x *session) has(tag uint32) bool {
+// unanswered reports whether a command with this tag is in the session and has no response on the way.
+func (x *session) unanswered(tag uint32) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return slices.ContainsFunc(x.slots, func(t *task) bool { return t != nil && t.itt == tag })
+	return slices.ContainsFunc(x.slots, func(t *task) bool { return t != nil && t.itt == tag && t.state != taskQueued })
 }
 
 func (x *session) inWindow(sn uint32) bool {

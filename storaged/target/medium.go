@@ -82,7 +82,7 @@ func (x *session) prepareMedium(t *task) {
 		t.start = startOrWrite
 	case scsi.VerbWriteSame:
 		x.stats.writes.Add(1)
-		if r.Blocks == 0 || bytes > MaxUnmapBytes {
+		if r.Blocks == 0 || bytes > MaxZeroBytes {
 			t.fail(scsi.InvalidCDB(lengthField(r.Opcode))) // WSNZ, MAXIMUM WRITE SAME LENGTH
 			return
 		}

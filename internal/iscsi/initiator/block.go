@@ -122,8 +122,8 @@ func (s *Session) WriteZeroes(ctx context.Context, offset, length uint64) error 
 }
 
 func (s *Session) ranges(ctx context.Context, op Op, offset, length uint64) error {
-	for at := uint64(0); at < length; at += MaxRange {
-		n := min(length-at, MaxRange)
+	for at := uint64(0); at < length; at += op.rangeMax() {
+		n := min(length-at, op.rangeMax())
 		if err := s.Do(ctx, &Request{Op: op, Offset: offset + at, Length: n}); err != nil {
 			return s.wrap(err, op, offset, length)
 		}

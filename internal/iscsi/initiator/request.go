@@ -17,7 +17,7 @@ const (
 	// Read fills Data from Offset. Write stores Data at Offset. At most MaxTransfer bytes.
 	Read Op = iota + 1
 	Write
-	// Unmap gives Length bytes at Offset back; WriteZeroes makes them zero. At most MaxRange bytes.
+	// Unmap gives Length bytes at Offset back, at most MaxRange. WriteZeroes makes them zero, at most MaxZero.
 	Unmap
 	WriteZeroes
 	// Flush is SYNCHRONIZE CACHE.
@@ -30,6 +30,7 @@ const (
 const (
 	MaxTransfer = 4 << 20
 	MaxRange    = 512 << 20
+	MaxZero     = 32<<20 - 4096
 )
 
 // Request is one command. The caller owns it before Submit and again from Done on, and may then use it once more. Data must not be touched
@@ -111,6 +112,13 @@ func (e *StatusError) Is(other error) bool {
 	return ok && *o == *e
 }
 
+func (o Op) rangeMax() uint64 {
+	if o == WriteZeroes {
+		return MaxZero
+	}
+	return MaxRange
+}
+
 // build makes the CDB and the body of a request, or says what is wrong with it.
 func (r *Request) build() error {
 	r.out, r.in, r.body = false, false, nil
@@ -128,8 +136,8 @@ func (r *Request) build() error {
 		if n == 0 || n > MaxTransfer {
 			return fmt.Errorf("%d bytes in one request, expected 512 to %d", n, MaxTransfer)
 		}
-	} else if r.Op != Flush && (n == 0 || n > MaxRange) {
-		return fmt.Errorf("range of %d bytes, expected 512 to %d", n, MaxRange)
+	} else if most := r.Op.rangeMax(); r.Op != Flush && (n == 0 || n > most) {
+		return fmt.Errorf("range of %d bytes, expected 512 to %d", n, most)
 	}
 	if r.Offset%scsi.BlockBytes != 0 || n%scsi.BlockBytes != 0 {
 		return fmt.Errorf("offset %d and length %d are not both multiples of %d", r.Offset, n, scsi.BlockBytes)
