@@ -91,6 +91,11 @@ func exclusiveNode(grants []metadb.Grant) string {
 // initiator of an exclusive grant. The new owner must be in sync for every extent, settled, and reach all present members, so
 // that a move neither makes reads remote nor flaps.
 func moveTarget(owner block.ChunkID, extents []metadb.Extent, grants []metadb.Grant, chunks map[block.ChunkID]chunkFact) block.ChunkID {
+	want := exclusiveNode(grants)
+	away := want != "" && chunks[owner].Node != want
+	if !away && !chunks[owner].Maintenance {
+		return 0 // as nearly always: the extents need not be looked at
+	}
 	held := heldBy(extents)
 	good := func(id block.ChunkID) bool {
 		f := chunks[id]
@@ -104,7 +109,7 @@ func moveTarget(owner block.ChunkID, extents []metadb.Extent, grants []metadb.Gr
 		}
 		return true
 	}
-	if want := exclusiveNode(grants); want != "" && chunks[owner].Node != want {
+	if away {
 		for id := range held {
 			if chunks[id].Node == want && good(id) {
 				return id

@@ -145,6 +145,7 @@ func (cs *clusterService) GetCapacity(ctx context.Context, req *storagedv1.GetCa
 	if factor > factorMax {
 		return nil, failf(codes.InvalidArgument, "replica_factor: %d is not 1, 2 or 3", factor)
 	}
+	l.gather(ctx)
 	var pool []diskRoom
 	l.view(func(s *state) { pool = l.rooms(s) })
 	n := capacity(pool, l.limits(), int(factor), req.GetThick(), req.GetTopologyNodes())

@@ -12,7 +12,7 @@ import (
 )
 
 // lun is the logical unit number of every volume in its target.
-const lun = 0
+const lun = 1
 
 // volume renders a volume for the API. s is the mirror's state, under its lock.
 func (l *leader) volume(s *state, v metadb.Volume, withExtents bool) *storagedv1.Volume {

@@ -136,6 +136,7 @@ func (vs *volumesService) ExpandVolume(ctx context.Context, req *storagedv1.Expa
 		return nil, failf(codes.OutOfRange, "size_bytes: volume %s has %s and cannot shrink to %s", v.Name, bytesText(v.SizeBytes), bytesText(size))
 	}
 	if size > v.SizeBytes {
+		l.gather(ctx)
 		if err := l.grow(ctx, v, size); err != nil {
 			return nil, fmt.Errorf("expand volume %s to %s: %w", v.Name, bytesText(size), err)
 		}

@@ -178,6 +178,7 @@ type fakeChunk struct {
 	views     map[string]string // last SetSnapshots by volume
 	resized   map[string]uint64
 	created   map[string]int // replicas created by volume
+	refuse    error          // of CreateReplicas
 	hang      bool           // CloseSessions does not answer
 	joinSlow  bool           // AddMember is accepted and reported as joining, not finished
 	joining   map[block.ExtentID]block.DiskID
@@ -544,6 +545,9 @@ func byID(chunks []*fakeChunk, id uint32) *fakeChunk {
 func (f *fakeChunk) CreateReplicas(_ context.Context, r *storagedv1.CreateReplicasRequest) (*storagedv1.CreateReplicasResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.refuse != nil {
+		return nil, f.refuse
+	}
 	if f.created == nil {
 		f.created = map[string]int{}
 	}

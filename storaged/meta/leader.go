@@ -12,6 +12,7 @@ import (
 	"github.com/iomesh/iomesh/internal/mtls"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/metadb"
+	"github.com/iomesh/iomesh/storaged/timeouts"
 )
 
 // leader is one leadership: from the take-over in a raft term to its end. All mutations go through commit, guarded by the
@@ -109,6 +110,29 @@ func (l *leader) check(err error) error {
 		l.stop()
 	}
 	return err
+}
+
+// gather waits, shortly after a take-over, until all known chunks have reported or had the time to: before, placement would
+// take the chunks it has not heard of yet for absent.
+func (l *leader) gather(ctx context.Context) {
+	for l.now().Sub(l.reg.started) < 2*timeouts.OwnerDead {
+		all := true
+		l.view(func(s *state) {
+			for id := range s.chunks {
+				all = all && l.reg.live(id).Present
+			}
+		})
+		if all {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.ctx.Done():
+			return
+		case <-time.After(timeouts.Heartbeat / 4):
+		}
+	}
 }
 
 // control returns the client of a chunk's control interface.

@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -117,6 +118,10 @@ type repairBook struct {
 	refused map[block.ExtentID]time.Time  // steps that failed
 	missing map[block.DiskID]time.Time    // disks that present chunks do not report
 	stuck   map[block.VolumeID]stuckState // volumes for which no place was found
+
+	// clean are the volumes found whole, at the revision of their last change of a set; valid while the disks are as in seen.
+	clean map[block.VolumeID]int64
+	seen  map[block.DiskID]diskHealth
 }
 
 type copyKey struct {
@@ -215,6 +220,9 @@ func (l *leader) repairOnce(ctx context.Context) {
 	var pool []diskRoom
 	l.view(func(s *state) {
 		health := l.diskHealths(s)
+		if !maps.Equal(health, l.repair.seen) {
+			l.repair.seen, l.repair.clean = health, map[block.VolumeID]int64{}
+		}
 		judge := func(id block.DiskID) diskHealth {
 			if h, ok := health[id]; ok {
 				return h
@@ -299,7 +307,21 @@ func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []re
 				}
 			}
 		}
+		if at, ok := b.clean[id]; ok && at == s.changed[id] {
+			continue
+		}
 		extents := s.extents[id]
+		whole := true
+		for i := range extents {
+			if !isWhole(&extents[i], int(v.ReplicaFactor), health) {
+				whole = false
+				break
+			}
+		}
+		if whole {
+			b.clean[id] = s.changed[id]
+			continue
+		}
 		for i := range extents {
 			e := &extents[i]
 			if e.Revision == 0 || !b.refused[e.ID].IsZero() {
@@ -329,6 +351,19 @@ func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []re
 		}
 	}
 	return jobs
+}
+
+// isWhole is the case in which planExtent has nothing to do, without its work: nearly all extents, nearly always.
+func isWhole(e *metadb.Extent, factor int, health func(block.DiskID) diskHealth) bool {
+	if len(e.Members) != factor || len(e.Absent) != 0 {
+		return false
+	}
+	for _, m := range e.Members {
+		if m.Kind != metadb.KindFull || health(m.Disk) != diskGood {
+			return false
+		}
+	}
+	return true
 }
 
 func extentOf(s *state, id block.ExtentID) *metadb.Extent {

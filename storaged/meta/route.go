@@ -44,12 +44,13 @@ var allowed = map[string][]mtls.Role{
 	"iomesh.storaged.v1.Membership": {mtls.RoleChunk},
 	"iomesh.storaged.v1.MetaPeer":   {mtls.RoleController, mtls.RoleAdmin},
 	// The node's parts attach volumes: they find targets and read the grants of their own initiators.
-	storagedv1.Volumes_Locate_FullMethodName:    {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode, mtls.RoleChunk},
-	storagedv1.Volumes_GetVolume_FullMethodName: {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode},
-	storagedv1.Volumes_GetGrant_FullMethodName:  {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode},
-	storagedv1.Cluster_GetStatus_FullMethodName: {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode},
-	storagedv1.Cluster_ListNodes_FullMethodName: {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode},
-	storagedv1.Cluster_ListDisks_FullMethodName: {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode},
+	storagedv1.Volumes_Locate_FullMethodName:      {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode, mtls.RoleChunk},
+	storagedv1.Volumes_ListVolumes_FullMethodName: {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode},
+	storagedv1.Volumes_GetVolume_FullMethodName:   {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode},
+	storagedv1.Volumes_GetGrant_FullMethodName:    {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode},
+	storagedv1.Cluster_GetStatus_FullMethodName:   {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode},
+	storagedv1.Cluster_ListNodes_FullMethodName:   {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode},
+	storagedv1.Cluster_ListDisks_FullMethodName:   {mtls.RoleController, mtls.RoleAdmin, mtls.RoleNode},
 }
 
 // authorise checks the caller's role. Without TLS everybody may do everything.

@@ -25,7 +25,9 @@ type state struct {
 	reservations map[block.VolumeID]metadb.Reservation
 	tombstones   map[block.VolumeID]metadb.Tombstone
 
-	usage map[block.DiskID]diskUsage // derived from extents
+	// Derived from extents: what disks hold, and the revision of each volume's last change of a set.
+	usage   map[block.DiskID]diskUsage
+	changed map[block.VolumeID]int64
 }
 
 // diskUsage counts what the sets name on a disk.
@@ -42,6 +44,7 @@ func newState() *state {
 		extents: map[block.VolumeID][]metadb.Extent{}, grants: map[block.VolumeID]map[string]metadb.Grant{},
 		snapshots: map[block.SnapshotID]metadb.Snapshot{}, reservations: map[block.VolumeID]metadb.Reservation{},
 		tombstones: map[block.VolumeID]metadb.Tombstone{}, usage: map[block.DiskID]diskUsage{},
+		changed: map[block.VolumeID]int64{},
 	}
 }
 
@@ -109,6 +112,7 @@ func (s *state) delete(r metadb.Record) {
 		delete(s.disks, r.ID)
 	case metadb.Volume:
 		delete(s.volumes, r.ID)
+		delete(s.changed, r.ID)
 	case metadb.Name:
 		delete(s.names, r.Name)
 	case metadb.Owner:
@@ -134,6 +138,7 @@ func (s *state) setExtent(id block.ExtentID, e metadb.Extent) {
 		return
 	}
 	list := s.extents[id.Volume]
+	s.changed[id.Volume] = max(s.changed[id.Volume], e.Revision)
 	if int(id.Index) < len(list) {
 		s.count(&list[id.Index], -1)
 	}

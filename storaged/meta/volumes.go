@@ -41,6 +41,7 @@ func (vs *volumesService) CreateVolume(ctx context.Context, req *storagedv1.Crea
 	if err != nil {
 		return nil, err
 	}
+	l.gather(ctx)
 	unlock, err := l.locks.lock(ctx, "volume name "+v.Name)
 	if err != nil {
 		return nil, err
