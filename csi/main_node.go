@@ -14,6 +14,7 @@ import (
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"github.com/iomesh/iomesh/csi/node"
 	"github.com/iomesh/iomesh/csi/node/iscsi"
@@ -84,6 +85,7 @@ func (n *nodeFlags) run(ctx context.Context) error {
 	}
 	defer client.Close()
 	log = log.With("node", n.node)
+	klog.SetSlogLogger(log) // what the mount library says
 
 	decision := mode.Decide(wish, mode.Linux{Root: filepath.Join(n.hostProc, "1/root")})
 	log.Info("how volumes are attached", "mode", decision.Mode, "reason", decision.Reason, "checked", decision.Checked)

@@ -54,6 +54,15 @@ func (o *Ops) Mount(ctx context.Context, r Request) error {
 	if err != nil {
 		return code.New(code.Internal, "look for a filesystem on %s: %w", r.Device, err)
 	}
+	if found == "xfs" && r.FSType == "xfs" && !r.ReadOnly {
+		// Some versions of blkid know it by its magic number; the kernel never mounts it.
+		if cleared, err := clearUnfinishedXFS(r.Device); err != nil {
+			return code.New(code.Internal, "%s: %w", r.Device, err)
+		} else if cleared {
+			o.log.Info("an earlier format was cut off and is repeated", "device", r.Device)
+			found, r.Interrupted = "", true
+		}
+	}
 	switch {
 	case found == "":
 		if err := o.mayFormat(r); err != nil {

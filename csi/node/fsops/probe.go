@@ -54,6 +54,27 @@ func unfinishedXFS(b []byte) bool {
 	return len(b) > xfsInProgressOffset && string(b[:4]) == xfsMagic && b[xfsInProgressOffset] == 1
 }
 
+// clearUnfinishedXFS empties the first block of a device if it is the superblock of an unfinished xfs.
+func clearUnfinishedXFS(path string) (bool, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	b := make([]byte, 4096)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return false, fmt.Errorf("read superblock: %w", err)
+	}
+	if !unfinishedXFS(b) {
+		return false, nil
+	}
+	clear(b)
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return false, fmt.Errorf("clear unfinished superblock: %w", err)
+	}
+	return true, f.Sync()
+}
+
 // errNoSuperblock is returned by filesystemBytes.
 var errNoSuperblock = errors.New("no superblock of this filesystem")
 
