@@ -23,6 +23,9 @@ type Batch struct {
 	size   int
 }
 
+// zeros is padding; never written.
+var zeros [3]byte
+
 type cut struct {
 	at   int // len(bytes) when the data was added
 	data []byte
@@ -47,8 +50,7 @@ func (b *Batch) Add(h *Header, data []byte) {
 	} else {
 		b.cuts = append(b.cuts, cut{at: len(b.bytes), data: data})
 	}
-	var zero [3]byte
-	pad := zero[:-len(data)&3]
+	pad := zeros[:-len(data)&3]
 	b.bytes = append(b.bytes, pad...)
 	if b.DataDigest {
 		sum := crc32.Update(crc32.Checksum(data, castagnoli), castagnoli, pad)
