@@ -83,6 +83,9 @@ type Options struct {
 	OnCorrupt func(Corruption)
 	// Log gets events of the store's life, never of single requests. Default: discarded.
 	Log *slog.Logger
+
+	// planted switches on a deliberate bug, to show that the tests catch it.
+	planted plantedBug
 }
 
 // Stall describes a request the disk has kept for too long.

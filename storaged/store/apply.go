@@ -66,7 +66,7 @@ func (s *Store) ownState(l *layer, r block.Range, out []ovEntry) (pageRef, bool)
 
 // ownLower reports without loading anything that every block of the range in l has a stamp lower than stamp.
 func (s *Store) ownLower(l *layer, r block.Range, stamp uint64) bool {
-	if l == nil || stamp > l.max {
+	if l == nil || stamp > l.max || s.opts.planted == bugStaleWrite {
 		return true
 	}
 	if r.Count > blocksMax {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -78,6 +79,10 @@ func (d *destager) checkpoint() error {
 	if err := d.unpin(); err != nil {
 		return err
 	}
+	if s.opts.planted == bugReuseEarly {
+		d.giveBack()
+		s.alloc.slots.next = 0
+	}
 	for l, sh := range d.shadow {
 		for k, n := range sh.nodes {
 			if n == nil || n.disk != 0 {
@@ -106,6 +111,9 @@ func (d *destager) checkpoint() error {
 	}
 	if err := d.out.flush(); err != nil {
 		return err
+	}
+	if s.opts.planted == bugRootFirst {
+		return errors.Join(writeRoot(s.disk, &s.sb, &d.st.root), s.disk.Flush())
 	}
 	mark := s.io.begin(ioFlush)
 	err := s.disk.Flush()
@@ -260,14 +268,7 @@ func (d *destager) install() {
 	}
 	s.dirSlots = append(s.dirSlots[:0], d.dirNew...)
 	s.mu.Unlock()
-	s.alloc.mu.Lock()
-	for _, u := range d.units {
-		s.alloc.units.release(u)
-	}
-	for _, slot := range d.slots {
-		s.alloc.slots.release(slot)
-	}
-	s.alloc.mu.Unlock()
+	d.giveBack()
 	s.ring.checkpoint.Store(d.st.root.checkpoint)
 	s.ring.tail.Store(d.st.endAbs)
 	s.n.checkpoints.Add(1)
@@ -276,6 +277,20 @@ func (d *destager) install() {
 	s.cycles.done = s.cycles.started
 	s.qcond.Broadcast()
 	s.qmu.Unlock()
+}
+
+// giveBack lets what the checkpoint freed be taken again.
+func (d *destager) giveBack() {
+	a := d.s.alloc
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, u := range d.units {
+		a.units.release(u)
+	}
+	for _, slot := range d.slots {
+		a.slots.release(slot)
+	}
+	d.units, d.slots = d.units[:0], d.slots[:0]
 }
 
 // discard tells a device of runs of free units that are worth a command.

@@ -581,7 +581,11 @@ func (s *Store) writeBatch() error {
 	h.encode(p[:at])
 	t := time.Now()
 	mark := s.io.begin(ioJournal)
-	err := s.jdisk.WriteDurable(p, s.geo.journalOff+int64(h.pos)*slotBytes)
+	write := s.jdisk.WriteDurable
+	if s.opts.planted == bugAckEarly {
+		write = s.jdisk.WriteAt
+	}
+	err := write(p, s.geo.journalOff+int64(h.pos)*slotBytes)
 	s.io.end(mark)
 	if err != nil {
 		return s.fail(fmt.Errorf("journal: %w", err))

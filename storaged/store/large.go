@@ -140,7 +140,11 @@ func (s *Store) writeUnits(w *Write) error {
 	for _, r := range w.q.runs {
 		n := int(r.count) * block.UnitSizeBytes
 		mark := s.io.begin(ioWrite)
-		err := s.disk.WriteDurable(data[:n], s.geo.blockOff(uint64(r.start)*block.UnitBlocks))
+		write := s.disk.WriteDurable
+		if s.opts.planted == bugEarlyJournal {
+			write = s.disk.WriteAt
+		}
+		err := write(data[:n], s.geo.blockOff(uint64(r.start)*block.UnitBlocks))
 		s.io.end(mark)
 		if err != nil {
 			return s.fail(err)

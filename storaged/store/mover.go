@@ -3,7 +3,6 @@ package store
 import (
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store/vdisk"
@@ -12,27 +11,33 @@ import (
 const (
 	// moverWindow is the part of the journal read at once, in blocks, and of the data written from it.
 	moverWindow = 1024
-	// moverWriters is the number of writes the mover has with the disk at a time.
-	moverWriters = 8
+	// moverDepth is the number of writes the mover has with the disk at a time.
+	moverDepth = 32
+	// moverBatch is the number of writes handed to the disk at once. Few enough for a slow disk not to look stalled.
+	moverBatch = 64
 	// writeRunMax bounds one of them, in blocks.
 	writeRunMax = 256
 )
 
 // mover carries data from the journal to units, and from unit to unit.
 type mover struct {
-	s   *Store
-	in  []byte
-	out []byte
-	win []move
+	s    *Store
+	in   []byte
+	out  []byte
+	win  []move
+	jobs []vdisk.Req
 }
 
 func newMover(s *Store) mover {
-	return mover{s: s, in: vdisk.Aligned(moverWindow * slotBytes), out: vdisk.Aligned(moverWindow * slotBytes)}
+	return mover{s: s}
 }
 
 // run carries out the moves, in the order of the journal so that it is read in large pieces, then the shifts, whose sources
 // may be targets of moves.
 func (m *mover) run(d *destager) error {
+	if m.in == nil && len(d.moves)+len(d.shifts) > 0 {
+		m.in, m.out = vdisk.Aligned(moverWindow*slotBytes), vdisk.Aligned(moverWindow*slotBytes)
+	}
 	slices.SortFunc(d.moves, func(a, b move) int {
 		switch {
 		case a.src < b.src:
@@ -127,13 +132,13 @@ func (m *mover) window(ms []move) error {
 			}
 		}
 	}
-	jobs := make([]ioJob, 0, len(m.win))
+	jobs := m.jobs[:0]
 	for i := 0; i < len(m.win); {
 		j := i + 1
 		for j < len(m.win) && j-i < writeRunMax && m.win[j].dst == m.win[i].dst+uint64(j-i) {
 			j++
 		}
-		jobs = append(jobs, ioJob{off: s.geo.blockOff(m.win[i].dst), p: m.out[i*slotBytes : j*slotBytes]})
+		jobs = append(jobs, vdisk.Req{Off: s.geo.blockOff(m.win[i].dst), Data: m.out[i*slotBytes : j*slotBytes]})
 		i = j
 	}
 	return m.write(jobs)
@@ -142,7 +147,7 @@ func (m *mover) window(ms []move) error {
 func (m *mover) shift(xs []shift) error {
 	s := m.s
 	at := 0
-	jobs := make([]ioJob, 0, len(xs))
+	jobs := m.jobs[:0]
 	for _, x := range xs {
 		n := int(x.n) * block.Size
 		p := m.out[at : at+n]
@@ -155,49 +160,36 @@ func (m *mover) shift(xs []shift) error {
 				_ = s.readDisk(p[k*block.Size:(k+1)*block.Size], s.geo.blockOff(x.src+uint64(k)))
 			}
 		}
-		jobs = append(jobs, ioJob{off: s.geo.blockOff(x.dst), p: p})
+		jobs = append(jobs, vdisk.Req{Off: s.geo.blockOff(x.dst), Data: p})
 		at += n
 	}
 	return m.write(jobs)
 }
 
-type ioJob struct {
-	off int64
-	p   []byte
-}
-
 // write carries out jobs, several at a time, and returns the first error.
-func (m *mover) write(jobs []ioJob) error {
+func (m *mover) write(jobs []vdisk.Req) error {
+	m.jobs = jobs
 	s := m.s
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var first error
-	next := 0
-	for range min(moverWriters, len(jobs)) {
-		wg.Go(func() {
-			for {
-				mu.Lock()
-				if next >= len(jobs) || first != nil {
-					mu.Unlock()
-					return
-				}
-				j := jobs[next]
-				next++
-				mu.Unlock()
-				mark := s.io.begin(ioWrite)
-				err := s.disk.WriteAt(j.p, j.off)
-				s.io.end(mark)
-				if err != nil {
-					mu.Lock()
-					first = err
-					mu.Unlock()
-					return
-				}
+	if b, ok := s.disk.(vdisk.Batcher); ok {
+		for part := range slices.Chunk(jobs, moverBatch) {
+			mark := s.io.begin(ioWrite)
+			err := b.WriteBatch(part, moverDepth)
+			s.io.end(mark)
+			if err != nil {
+				return err
 			}
-		})
+		}
+		return nil
 	}
-	wg.Wait()
-	return first
+	for _, j := range jobs {
+		mark := s.io.begin(ioWrite)
+		err := s.disk.WriteAt(j.Data, j.Off)
+		s.io.end(mark)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // slotWriter gathers slots that lie side by side into large writes.

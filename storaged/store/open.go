@@ -179,6 +179,10 @@ func (s *Store) close() error {
 func (s *Store) abandon() {
 	s.fail(errAbandoned)
 	s.qmu.Lock()
+	if s.closing {
+		s.qmu.Unlock()
+		return
+	}
 	s.closing = true
 	s.qcond.Broadcast()
 	s.qmu.Unlock()

@@ -29,7 +29,7 @@ func (r *ringReader) blocks(abs, n uint64) ([]byte, error) {
 			return nil, fmt.Errorf("%w: batch beyond the end of the journal", ErrCorrupt)
 		}
 		if int(m)*slotBytes > len(r.buf) {
-			r.buf = vdisk.Aligned(int(m) * slotBytes)
+			r.buf = vdisk.Aligned(int(m) * slotBytes) // a batch larger than the buffer
 		}
 		r.n = 0
 		if err := r.s.jdisk.ReadAt(r.buf[:m*slotBytes], r.s.journalOff(abs)); err != nil {
@@ -63,7 +63,7 @@ func (r *ringReader) batchAt(abs uint64) (h batchHeader, head []byte, ok bool, e
 // A batch is written only when the one before is durable. So the first place without a good batch is the end, unless a good one
 // with a higher number follows: then the batch in between was durable and is damaged, and that is told, not passed over (I8).
 func (s *Store) replay(rt root) error {
-	r := &ringReader{s: s, buf: vdisk.Aligned(4 << 20)}
+	r := &ringReader{s: s, buf: vdisk.Aligned(int(min(4<<20, s.ring.blocks*slotBytes)))}
 	at := uint64(rt.lap)*s.ring.blocks + uint64(rt.pos)
 	seq := rt.seq
 	s.ring.tail.Store(at)
@@ -126,6 +126,9 @@ func (s *Store) nextBatch(r *ringReader, at *uint64, seq uint64) (batchHeader, [
 // laterBatch looks for a good batch with a number above seq behind at.
 func (s *Store) laterBatch(r *ringReader, at, seq uint64) (uint64, batchHeader, bool, error) {
 	// Beyond the end of the lap it would be at the begin of the next.
+	if s.opts.planted == bugBadIsTail {
+		return 0, batchHeader{}, false, nil
+	}
 	lapEnd := (at/s.ring.blocks + 1) * s.ring.blocks
 	limit := min(uint64(scanBlocks), s.ring.blocks)
 	for _, span := range [2][2]uint64{{at, min(at+limit, lapEnd)}, {lapEnd, lapEnd + min(limit, at%s.ring.blocks)}} {

@@ -85,6 +85,9 @@ func (r *replica) family() family { return family{r.lineage, r.id.Index} }
 // addReplica puts a new replica into the tables.
 func (s *Store) addReplica(id block.ExtentID, handle uint32, lineage block.VolumeID) *replica {
 	r := &replica{id: id, handle: handle, lineage: lineage, seeder: block.NewSeeder(lineage, id.Index)}
+	if s.opts.planted == bugNoSeed {
+		r.seeder = block.Seeder{}
+	}
 	s.replicas[id] = r
 	s.nextHandle = max(s.nextHandle, handle+1)
 	return r

@@ -23,6 +23,7 @@ type Real struct {
 	device      bool
 	noDiscard   atomic.Bool
 	bounce      sync.Pool
+	aio         aio
 }
 
 const bounceBytes = 1 << 20
@@ -221,6 +222,7 @@ func (r *Real) String() string { return r.path }
 
 // Close implements Disk.
 func (r *Real) Close() error {
+	r.aio.close()
 	err := r.file.Close()
 	if r.dsync != nil {
 		err = errors.Join(err, r.dsync.Close())
