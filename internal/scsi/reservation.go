@@ -151,6 +151,14 @@ func (r *Reservations) release(self Nexus, e *Effect) {
 
 // Apply carries out a PERSISTENT RESERVE OUT of a nexus. Status is Good, ReservationConflict, or CheckCondition with the sense.
 func (r *Reservations) Apply(n Nexus, o ReserveOut) (Reservations, Effect, Status, Sense) {
+	next, e, status, sense := r.apply(n, o)
+	if next.Type == 0 || next.Type.all() {
+		next.Holder = 0 // nobody in particular
+	}
+	return next, e, status, sense
+}
+
+func (r *Reservations) apply(n Nexus, o ReserveOut) (Reservations, Effect, Status, Sense) {
 	next := r.clone()
 	me := next.find(n)
 	refuse := func(s Status, sense Sense) (Reservations, Effect, Status, Sense) { return *r, Effect{}, s, sense }
