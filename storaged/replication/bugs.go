@@ -16,7 +16,7 @@ const (
 	BugForgetDirty
 	// BugIgnoreReturnersWindow: resync looks at the source's list only.
 	BugIgnoreReturnersWindow
-	// BugLeaseMargin: a promise is counted from the arrival of the grant and without the skew margin.
+	// BugLeaseMargin: a promise is counted from the arrival of the grant, and longer than the granter does.
 	BugLeaseMargin
 	// BugRollStale: stale members take part in takeover.
 	BugRollStale

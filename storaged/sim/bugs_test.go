@@ -30,7 +30,6 @@ var planted = []struct {
 	{"reads without promises", replication.BugNoLeaseCheck, 400},
 	{"add a returner before its copies are done", replication.BugJoinTooEarly, 400},
 	{"overlapping writes in flight together", replication.BugOverlap, 400},
-	{"tell the watermark before the silent member is removed", replication.BugEarlyWatermark, 400},
 	{"forget promises over a restart", replication.BugNoQuiet, 400},
 	{"no confirmation of reads with several initiators", replication.BugNoConfirm, 400},
 }

@@ -65,10 +65,15 @@ type client struct {
 	open     []*ioOp
 	again    []*ioOp // to be repeated in the next session
 	linking  bool
+	writes   int   // percent of its requests that change something
+	patience int64 // how long it waits for an answer before it drops the session
 }
 
 func newClient(w *World, i int) *client {
-	c := &client{w: w, id: i}
+	c := &client{w: w, id: i, writes: []int{0, 20, 50, 80}[w.rng.IntN(4)], patience: w.between(1*sec, 3*sec)}
+	if w.chance(40) {
+		c.patience = w.between(3*sec, 9*sec)
+	}
 	for range w.cfg.Depth {
 		w.after(w.between(1*ms, 50*ms), c.pump)
 	}
@@ -120,25 +125,30 @@ func (c *client) draw() *ioOp {
 	o := &ioOp{ext: block.ExtentIndex(w.rng.IntN(w.cfg.Extents))}
 	o.rng.Start = block.No(1 + w.rng.IntN(blocksMax-1))
 	o.rng.Count = uint32(min(1+w.rng.IntN(4), blocksMax-int(o.rng.Start)))
-	switch p := w.rng.IntN(100); {
-	case p < 45:
-		o.kind = opWrite
-	case p < 50:
-		o.kind = opUnmap
-	case p < 85:
-		o.kind = opRead
-		o.view = block.LiveView
-		if w.chance(10) {
+	p := w.rng.IntN(100)
+	if w.chance(c.writes) {
+		switch {
+		case p < 75:
+			o.kind = opWrite
+		case p < 83:
+			o.kind = opUnmap
+		case p < 95:
+			o.kind = opRMW
 			o.rng = block.Range{Start: rmwBlock, Count: 1}
+		default:
+			o.kind = opFlush
 		}
-	case p < 90 && len(w.meta.views) > 0:
+		return o
+	}
+	if p < 12 && len(w.meta.views) > 0 {
 		o.kind = opView
 		o.view = w.meta.views[w.rng.IntN(len(w.meta.views))]
-	case p < 95:
-		o.kind = opRMW
+		return o
+	}
+	o.kind = opRead
+	o.view = block.LiveView
+	if w.chance(10) {
 		o.rng = block.Range{Start: rmwBlock, Count: 1}
-	default:
-		o.kind = opFlush
 	}
 	return o
 }
@@ -160,7 +170,7 @@ func (c *client) submit(o *ioOp) {
 		w.afterOn(s.chunk, w.between(20*us, 200*us), func() { s.chunk.begin(o, s) })
 	}
 	n := o.attempts
-	w.after(w.between(2*sec, 3*sec), func() {
+	w.after(c.patience, func() {
 		if c.sess == s && o.attempts == n && o.session == s.id && c.isOpen(o) {
 			c.dropSession(s)
 		}
@@ -193,7 +203,8 @@ func (c *client) dropSession(s *session) {
 // retry repeats a request when there is a session again. A read-modify-write is not repeated: it may have been done.
 func (c *client) retry(o *ioOp) {
 	o.session = 0
-	if o.kind == opRMW || o.kind == opBarrier {
+	if o.kind == opRMW || o.kind == opBarrier || len(o.vals) > 0 && !c.w.stop && c.w.chance(40) {
+		// Not repeated, as by an initiator that has gone: whether it was done stays open.
 		c.close(o)
 		return
 	}

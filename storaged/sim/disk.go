@@ -116,7 +116,7 @@ func (d *disk) submit(op replication.StoreOp, m *replication.Message, token uint
 	o := &diskOp{op: op, msg: *m, token: token, inc: d.chunk.inc, back: token != 0}
 	switch op {
 	case replication.StoreRead, replication.StoreList, replication.StoreWindow:
-		at := max(w.now+w.between(20*us, 200*us), d.stall)
+		at := max(w.now+w.between(w.cfg.Disk/10, w.cfg.Disk/2), d.stall)
 		w.push(event{at: at, kind: evRead, chunk: d.chunk, inc: d.chunk.inc, disk: d, op: o})
 		return
 	}
@@ -126,9 +126,9 @@ func (d *disk) submit(op replication.StoreOp, m *replication.Message, token uint
 	} else {
 		d.apply(o, d.seen, 0, true)
 	}
-	lat := w.between(30*us, 300*us)
-	if w.chance(2) {
-		lat = w.between(2*ms, 30*ms)
+	lat := w.between(w.cfg.Disk/10, w.cfg.Disk)
+	if w.chance(3) {
+		lat = w.between(w.cfg.Disk, 8*w.cfg.Disk+10*ms)
 	}
 	d.busy = max(d.busy+1, w.now+lat, d.stall)
 	d.queue = append(d.queue, o)

@@ -42,6 +42,9 @@ const (
 	FaultMeta
 	// FaultSuspect makes the leader move the volume away from an owner that is well.
 	FaultSuspect
+	// FaultUsurp cuts the owner off from all but its clients while the others are restarted, and the leader moves the volume at once: whether the
+	// old owner stops in time rests on nothing but promises given by processes that are gone.
+	FaultUsurp
 	faultKinds
 )
 
@@ -102,7 +105,7 @@ func (w *World) duration() int64 {
 	case 1:
 		return w.between(500*ms, 2500*ms)
 	}
-	return w.between(2*sec, 6*sec)
+	return w.between(2*sec, 7*sec)
 }
 
 func (w *World) fault(k FaultKind, c *chunk) {
@@ -138,15 +141,14 @@ func (w *World) fault(k FaultKind, c *chunk) {
 		if k == FaultPause {
 			c.stopClock(d)
 		}
-	case FaultIsolate:
-		meta, clients := w.chance(50), w.chance(30)
-		c.metaCut, c.clientCut = meta, clients
-		for i := range w.chunks {
-			if i != c.index {
-				w.net.setCut(i, c.index, true)
-				w.net.setCut(c.index, i, true)
-			}
+		if w.chance(40) {
+			w.cutOff(c)
+			w.after(d+w.between(0, 3*sec), func() { w.join(c) })
 		}
+	case FaultIsolate:
+		meta, clients := w.chance(60), w.chance(30)
+		c.metaCut, c.clientCut = meta, clients
+		w.cutOff(c)
 		w.after(d, func() { w.join(c) })
 	case FaultOneWay:
 		o := w.chunks[w.rng.IntN(len(w.chunks))]
@@ -194,6 +196,32 @@ func (w *World) fault(k FaultKind, c *chunk) {
 	case FaultSuspect:
 		if to := w.meta.choose(); to != nil && to != w.meta.owner {
 			w.meta.assign(to)
+		}
+	case FaultUsurp:
+		o := w.meta.owner
+		o.metaCut = true
+		w.cutOff(o)
+		w.after(d+2*sec, func() { w.join(o) })
+		for _, x := range w.chunks {
+			if x != o && x.alive {
+				x.die(false)
+				w.after(w.between(10*ms, 150*ms), func() { w.revive(x) })
+			}
+		}
+		w.after(160*ms, func() {
+			if to := w.meta.choose(); to != nil && to != o && !w.healed {
+				w.meta.assign(to)
+			}
+		})
+	}
+}
+
+// cutOff cuts all connections of a chunk with others.
+func (w *World) cutOff(c *chunk) {
+	for i := range w.chunks {
+		if i != c.index {
+			w.net.setCut(i, c.index, true)
+			w.net.setCut(c.index, i, true)
 		}
 	}
 }

@@ -163,10 +163,19 @@ func (w *World) judge() {
 func Random(seed uint64) Config {
 	w := &World{rng: newRand(seed)}
 	c := Config{Seed: seed, Chunks: 3 + w.rng.IntN(3), Extents: 1 + w.rng.IntN(2), Replicas: 2 + w.rng.IntN(2), MinReplicas: 1,
-		Clients: 1 + w.rng.IntN(3), Depth: 1 + w.rng.IntN(4), Think: w.between(5*ms, 400*ms), Length: w.between(5*sec, 14*sec), Faults: 1 + w.rng.IntN(8),
+		Clients: 1 + w.rng.IntN(3), Depth: 1 + w.rng.IntN(4), Think: w.between(5*ms, 200*ms), Net: 150 * us, Disk: 300 * us, Length: w.between(5*sec, 14*sec), Faults: 1 + w.rng.IntN(8),
 		Snapshots: w.rng.IntN(4), Moves: w.rng.IntN(3)}
 	if c.Replicas == 3 && !w.chance(30) {
 		c.MinReplicas = 2
+	}
+	// Slow networks and disks keep more in flight, so that faults hit it.
+	for _, d := range []*int64{&c.Net, &c.Disk} {
+		switch w.rng.IntN(3) {
+		case 0:
+			*d = w.between(1*ms, 8*ms)
+		case 1:
+			*d = w.between(8*ms, 40*ms)
+		}
 	}
 	// Few kinds at a time make combinations of the same kind likely.
 	n := 1 + w.rng.IntN(4)

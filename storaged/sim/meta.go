@@ -43,7 +43,11 @@ func (m *meta) assign(c *chunk) {
 // watch tells a chunk of the owner record.
 func (m *meta) watch(c *chunk, e block.Epoch) {
 	w := m.w
-	w.afterOn(c, w.between(1*ms, 30*ms), func() { m.watched(c, e) })
+	d := w.between(1*ms, 30*ms)
+	if w.chance(15) {
+		d = w.between(30*ms, 1500*ms)
+	}
+	w.afterOn(c, d, func() { m.watched(c, e) })
 }
 
 func (m *meta) watched(c *chunk, e block.Epoch) {

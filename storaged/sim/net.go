@@ -81,9 +81,9 @@ func (n *network) send(from, to int, m *replication.Message) {
 
 func (n *network) fly(e *envelope) {
 	w := n.w
-	d := w.between(20*us, 150*us)
-	if w.chance(2) {
-		d = w.between(1*ms, 40*ms)
+	d := w.between(w.cfg.Net/8, w.cfg.Net)
+	if w.chance(3) {
+		d = w.between(w.cfg.Net, 8*w.cfg.Net+20*ms)
 	}
 	lane := &n.lanes[e.from][e.to][w.rng.IntN(2)]
 	*lane = max(*lane+1, w.now+d)

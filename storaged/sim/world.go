@@ -17,7 +17,7 @@ const (
 )
 
 // blocksMax is the number of blocks of an extent that are ever used.
-const blocksMax = 24
+const blocksMax = 12
 
 // payload is what all data slices point into: contents travel in the checksums.
 var payload = make([]byte, replication.IOBlocksMax*block.Size)
@@ -32,6 +32,8 @@ type Config struct {
 	Clients, Depth        int
 	// Think is the longest pause of a client between requests, in ns.
 	Think int64
+	// Net and Disk are the usual longest delays of a message and of a flush, in ns.
+	Net, Disk int64
 	// Length is how long load and faults go on, in ns.
 	Length int64
 	// Faults is the number of faults, drawn from Kinds.
