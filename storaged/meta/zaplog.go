@@ -7,17 +7,19 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// zapCore passes etcd's log messages, from warnings up, on to slog.
+// zapCore passes etcd's log messages on to slog, one level lower: its warnings are the daily life of a cluster (a peer that is
+// restarting, a certificate that is refused), its errors are what an operator may have to look at.
 type zapCore struct{ log *slog.Logger }
+
+// shutdownNoise is what every orderly stop of the embedded server logs as an error.
+const shutdownNoise = "setting up serving from embedded etcd failed."
 
 func slogLevel(l zapcore.Level) slog.Level {
 	switch {
-	case l >= zapcore.ErrorLevel:
+	case l > zapcore.ErrorLevel:
 		return slog.LevelError
-	case l == zapcore.WarnLevel:
+	case l == zapcore.ErrorLevel:
 		return slog.LevelWarn
-	case l == zapcore.InfoLevel:
-		return slog.LevelInfo
 	}
 	return slog.LevelDebug
 }
@@ -34,7 +36,7 @@ func (c zapCore) With(fields []zapcore.Field) zapcore.Core {
 
 // Check implements zapcore.Core.
 func (c zapCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) {
+	if c.Enabled(e.Level) && e.Message != shutdownNoise {
 		return ce.AddCore(e, c)
 	}
 	return ce
