@@ -114,7 +114,7 @@ func (c *conn) stopWriter() {
 
 // watch pings a silent target, and gives the connection up when it does not answer.
 func (c *conn) watch(end <-chan struct{}) error {
-	tick := time.NewTicker(c.s.opt.NOPInterval / 2)
+	tick := time.NewTicker(c.s.opt.NOPInterval / 4)
 	defer tick.Stop()
 	seen, seenAt, pinged := c.received.Load(), time.Now(), false
 	for {

@@ -26,14 +26,19 @@ type attempt struct {
 	err error
 }
 
+// rounds is how often one call of connect tries each portal.
+const rounds = 2
+
 // connect logs in at the first portal that serves. Portals are tried in turn; one that does not answer for HedgeAfter, because it is
-// frozen or has parked the login, is not waited for: the next is tried besides, and the first to succeed is taken.
+// frozen, sent us to an owner that is, or has parked the login, is not waited for: the next is tried besides, and the first to
+// succeed is taken. In the second round, where the same portal is asked again, more patience is shown: two logins of one session
+// that both succeed replace each other.
 func (s *Session) connect(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	results := make(chan attempt)
 	running, next := 0, 0
 	start := func() {
-		portal := s.opt.Portals[next]
+		portal := s.opt.Portals[next%len(s.opt.Portals)]
 		next++
 		running++
 		go func() {
@@ -41,11 +46,19 @@ func (s *Session) connect(ctx context.Context) (*conn, error) {
 			results <- attempt{c, err}
 		}()
 	}
+	attempts := rounds * len(s.opt.Portals)
+	patience := func() time.Duration {
+		if next < len(s.opt.Portals) {
+			return s.opt.HedgeAfter
+		}
+		return 3 * s.opt.HedgeAfter
+	}
 	var won *conn
 	var refused, last error
 	hedge := time.NewTimer(s.opt.HedgeAfter)
 	defer hedge.Stop()
 	start()
+	hedge.Reset(patience())
 	for running > 0 {
 		select {
 		case a := <-results:
@@ -63,12 +76,12 @@ func (s *Session) connect(ctx context.Context) (*conn, error) {
 			}
 			if won == nil && running == 0 && next < len(s.opt.Portals) && ctx.Err() == nil {
 				start()
-				hedge.Reset(s.opt.HedgeAfter)
+				hedge.Reset(patience())
 			}
 		case <-hedge.C:
-			if won == nil && next < len(s.opt.Portals) {
+			if won == nil && next < attempts && ctx.Err() == nil {
 				start()
-				hedge.Reset(s.opt.HedgeAfter)
+				hedge.Reset(patience())
 			}
 		}
 	}
