@@ -89,4 +89,6 @@ func issued(id string) bool {
 }
 
 // missing says whether an error means that the object does not exist.
-func missing(err error) bool { return status.Code(err) == codes.NotFound || code.Of(err) == codes.NotFound }
+func missing(err error) bool {
+	return status.Code(err) == codes.NotFound || code.Of(err) == codes.NotFound
+}

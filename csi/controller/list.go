@@ -3,9 +3,9 @@ package controller
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -15,12 +15,28 @@ import (
 
 func int64Value(n uint64) *wrapperspb.Int64Value { return wrapperspb.Int64(int64(n)) }
 
-// pageError turns the block service's refusal of a page token into CSI's code for it.
-func pageError(what, token string, err error) error {
-	if token != "" && code.Of(err) == codes.InvalidArgument {
-		return code.New(code.Busy, "list %s: starting_token %q is not valid (any more); start again without one", what, token)
+// tokenMark begins every token given out, so that others are recognised: the block service goes on after any name.
+const tokenMark = "after:"
+
+// pageToken is the block service's token for a starting_token.
+func pageToken(what, starting string) (string, error) {
+	if starting == "" {
+		return "", nil
 	}
-	return fmt.Errorf("list %s: %w", what, err)
+	token, ok := strings.CutPrefix(starting, tokenMark)
+	if !ok || token == "" {
+		// The code is CSI's for "start again without a token".
+		return "", code.New(code.Busy, "list %s: starting_token %q was not given out here; start again without one", what, starting)
+	}
+	return token, nil
+}
+
+// nextToken is the token to give out, "" at the end.
+func nextToken(token string) string {
+	if token == "" {
+		return ""
+	}
+	return tokenMark + token
 }
 
 func entriesMax(n int32) (int32, error) {
@@ -50,16 +66,20 @@ func (s *Service) ListVolumes(ctx context.Context, in *csipb.ListVolumesRequest)
 }
 
 // list reads one page, or everything when no page size is asked for: Kubernetes takes a missing volume for a detached one.
-func (s *Service) list(ctx context.Context, pageSize int32, token string) ([]*storagedv1.Volume, string, error) {
+func (s *Service) list(ctx context.Context, pageSize int32, starting string) ([]*storagedv1.Volume, string, error) {
+	token, err := pageToken("volumes", starting)
+	if err != nil {
+		return nil, "", err
+	}
 	var all []*storagedv1.Volume
 	for {
 		page, err := s.Store.ListVolumes(ctx, &storagedv1.ListVolumesRequest{PageSize: pageSize, PageToken: token})
 		if err != nil {
-			return nil, "", pageError("volumes", token, err)
+			return nil, "", fmt.Errorf("list volumes: %w", err)
 		}
 		all, token = append(all, page.GetVolumes()...), page.GetNextPageToken()
 		if pageSize > 0 || token == "" {
-			return all, token, nil
+			return all, nextToken(token), nil
 		}
 	}
 }
@@ -214,8 +234,11 @@ func (s *Service) ListSnapshots(ctx context.Context, in *csipb.ListSnapshotsRequ
 			return &csipb.ListSnapshotsResponse{}, nil
 		}
 	}
+	token, err := pageToken("snapshots", in.GetStartingToken())
+	if err != nil {
+		return nil, err
+	}
 	out := &csipb.ListSnapshotsResponse{}
-	token := in.GetStartingToken()
 	for {
 		page, err := s.Store.ListSnapshots(ctx, &storagedv1.ListSnapshotsRequest{
 			Id: in.GetSnapshotId(), VolumeId: in.GetSourceVolumeId(), PageSize: n, PageToken: token,
@@ -224,13 +247,13 @@ func (s *Service) ListSnapshots(ctx context.Context, in *csipb.ListSnapshotsRequ
 			return out, nil
 		}
 		if err != nil {
-			return nil, pageError("snapshots", token, err)
+			return nil, fmt.Errorf("list snapshots: %w", err)
 		}
 		for _, snap := range page.GetSnapshots() {
 			out.Entries = append(out.Entries, &csipb.ListSnapshotsResponse_Entry{Snapshot: snapshotOf(snap)})
 		}
 		if token = page.GetNextPageToken(); n > 0 || token == "" {
-			out.NextToken = token
+			out.NextToken = nextToken(token)
 			return out, nil
 		}
 	}

@@ -109,7 +109,9 @@ func (s *Server) byName(name string) *storagedv1.Volume {
 	return nil
 }
 
-func notFound(what, id string) error { return status.Errorf(codes.NotFound, "%s %s does not exist", what, id) }
+func notFound(what, id string) error {
+	return status.Errorf(codes.NotFound, "%s %s does not exist", what, id)
+}
 
 func badID(id string) error {
 	if _, err := uuid.Parse(id); err != nil {

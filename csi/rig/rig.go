@@ -17,6 +17,7 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
@@ -36,16 +37,16 @@ import (
 
 // Rig is a running driver.
 type Rig struct {
-	T    testing.TB
-	Dir  string
+	T   testing.TB
+	Dir string
+	// Meta and LUNs are nil in a rig made by NewStoraged.
 	Meta *metatest.Server
 	LUNs *attachtest.Store
-	// MetaAddress is where Meta listens.
-	MetaAddress string
-	Log         *slog.Logger
+	Log  *slog.Logger
 
-	daemon *daemon.Daemon
-	client *meta.Client
+	daemon             *daemon.Daemon
+	controller, client *meta.Client // of the controller, and of nodes
+	portal             string
 }
 
 // luns makes the files of volumes.
@@ -104,8 +105,29 @@ func (w testLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// New starts everything but a driver's plugins.
+// New starts everything but a driver's plugins, over a block service in memory.
 func New(t testing.TB) *Rig {
+	t.Helper()
+	r := bare(t)
+	r.Meta = metatest.New()
+	r.must(os.Mkdir(filepath.Join(r.Dir, "luns"), 0o700))
+	r.LUNs = attachtest.NewStore(filepath.Join(r.Dir, "luns"))
+	r.Meta.Backing = luns{r.LUNs}
+	r.LUNs.SetRefuse(r.login)
+
+	m := grpc.NewServer(grpc.UnaryInterceptor(r.Meta.Interceptor))
+	r.Meta.Register(m)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	r.must(err)
+	go m.Serve(l)
+	t.Cleanup(m.Stop)
+	r.client = r.dial(l.Addr().String(), insecure.NewCredentials())
+	r.controller = r.client
+	r.attacher(r.LUNs)
+	return r
+}
+
+func bare(t testing.TB) *Rig {
 	t.Helper()
 	Root(t)
 	dir, err := os.MkdirTemp("", "csi") // t.TempDir is too long for a socket
@@ -113,35 +135,29 @@ func New(t testing.TB) *Rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	r := &Rig{T: t, Dir: dir, Meta: metatest.New(), Log: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))}
-	r.must(os.Mkdir(filepath.Join(r.Dir, "luns"), 0o700))
-	r.LUNs = attachtest.NewStore(filepath.Join(r.Dir, "luns"))
-	r.Meta.Backing = luns{r.LUNs}
-	r.LUNs.SetRefuse(r.login)
+	return &Rig{T: t, Dir: dir, Log: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+}
 
-	d, err := daemon.New(t.Context(), daemon.Options{Dir: filepath.Join(r.Dir, "attach"), Dialer: r.LUNs, Log: r.Log})
+func (r *Rig) dial(address string, creds credentials.TransportCredentials) *meta.Client {
+	c, err := meta.Dial(meta.Options{Endpoints: []string{address}, Credentials: creds, Log: r.Log})
+	r.must(err)
+	r.T.Cleanup(func() { c.Close() })
+	return c
+}
+
+// attacher starts the userspace attacher of the node.
+func (r *Rig) attacher(dialer daemon.Dialer) {
+	d, err := daemon.New(r.T.Context(), daemon.Options{Dir: filepath.Join(r.Dir, "attach"), Dialer: dialer, Log: r.Log})
 	r.must(err)
 	r.daemon = d
 	g := grpc.NewServer()
 	attachv1.RegisterAttacherServer(g, daemon.Server{Daemon: d})
 	r.serve(g, r.AttachSocket())
-
-	m := grpc.NewServer(grpc.UnaryInterceptor(r.Meta.Interceptor))
-	r.Meta.Register(m)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	r.must(err)
-	r.MetaAddress = l.Addr().String()
-	go m.Serve(l)
-	t.Cleanup(m.Stop)
-	r.client, err = meta.Dial(meta.Options{Endpoints: []string{r.MetaAddress}, Credentials: insecure.NewCredentials(), Log: r.Log})
-	r.must(err)
-	t.Cleanup(func() {
-		r.client.Close()
+	r.T.Cleanup(func() {
 		if err := d.Close(context.Background()); err != nil {
-			t.Errorf("devices are left: %v", err)
+			r.T.Errorf("devices are left: %v", err)
 		}
 	})
-	return r
 }
 
 // login is the target's check: the grant's CHAP secret.
@@ -178,7 +194,7 @@ func (r *Rig) AttachSocket() string { return filepath.Join(r.Dir, "attach.sock")
 
 // Controller makes a controller service.
 func (r *Rig) Controller() *controller.Service {
-	return &controller.Service{Store: r.client, Pool: r.client.Cluster, ClusterID: r.client.ClusterID, Log: r.Log}
+	return &controller.Service{Store: r.controller, Pool: r.controller.Cluster, ClusterID: r.controller.ClusterID, Log: r.Log}
 }
 
 // Node makes a node service; several stand for restarts of one plugin.
@@ -189,7 +205,7 @@ func (r *Rig) Node(name string, step func(string) error) *node.Service {
 	r.T.Cleanup(func() { a.Close() })
 	n, err := node.New(node.Options{
 		Node: name, Mode: mode.Userspace, Attachers: node.Attachers{mode.Userspace: a}, Grants: r.client, ClusterID: r.client.ClusterID,
-		StateDir: filepath.Join(r.Dir, "csi"), VolumesMax: 128, Log: r.Log, Step: step,
+		StateDir: filepath.Join(r.Dir, "csi"), Portal: r.portal, VolumesMax: 128, Log: r.Log, Step: step,
 	})
 	r.must(err)
 	return n
@@ -198,7 +214,7 @@ func (r *Rig) Node(name string, step func(string) error) *node.Service {
 // Serve serves all three services on one socket, as a driver for csi-sanity, and returns its address.
 func (r *Rig) Serve(c *controller.Service, n *node.Service) string {
 	r.T.Helper()
-	s := rpc.New(r.Log)
+	s := rpc.New(slog.New(slog.DiscardHandler)) // csi-sanity makes many calls that have to fail
 	csipb.RegisterIdentityServer(s, identity.Service{})
 	csipb.RegisterControllerServer(s, c)
 	csipb.RegisterNodeServer(s, n)
