@@ -61,7 +61,7 @@ var AllFaults = func() []FaultKind {
 func (w *World) scheduleFaults() {
 	for range w.cfg.Faults {
 		k := w.cfg.Kinds[w.rng.IntN(len(w.cfg.Kinds))]
-		w.push(event{at: w.between(300*ms, w.cfg.Length), fn: func() { w.fault(k, w.drawChunk()) }})
+		w.push(event{at: w.between(300*ms, w.cfg.Length-500*ms), fn: func() { w.fault(k, w.drawChunk()) }})
 	}
 	for range w.cfg.Snapshots {
 		w.push(event{at: w.between(300*ms, w.cfg.Length), fn: w.takeSnapshot})
@@ -147,6 +147,10 @@ func (w *World) fault(k FaultKind, c *chunk) {
 		}
 	case FaultIsolate:
 		meta, clients := w.chance(60), w.chance(30)
+		if w.chance(50) {
+			// The owner alone with its clients, for long enough that another takes over.
+			c, meta, clients, d = w.meta.owner, true, false, w.between(3*sec, 7*sec)
+		}
 		c.metaCut, c.clientCut = meta, clients
 		w.cutOff(c)
 		w.after(d, func() { w.join(c) })

@@ -179,8 +179,13 @@ func Random(seed uint64) Config {
 	}
 	// Few kinds at a time make combinations of the same kind likely.
 	n := 1 + w.rng.IntN(4)
-	if w.chance(30) {
+	switch {
+	case w.chance(25):
 		n = int(faultKinds)
+	case w.chance(45):
+		// What makes two owners believe in themselves.
+		c.Kinds = []FaultKind{FaultIsolate, FaultFreeze, FaultPause, FaultUsurp, FaultSuspect}
+		n = 1
 	}
 	for _, i := range w.rng.Perm(int(faultKinds))[:n] {
 		c.Kinds = append(c.Kinds, FaultKind(i))
