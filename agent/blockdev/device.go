@@ -120,7 +120,7 @@ func (d *Device) Identity() v1alpha1.Identity {
 		case f.Usage == signature.PartitionTable:
 			id.PartitionTable = higherTable(id.PartitionTable, f.Kind)
 		case f.Kind == signature.KindIOMesh:
-			if id.Superblock == nil {
+			if id.Superblock == nil || id.Superblock.ClusterID == "" {
 				id.Superblock = &v1alpha1.SuperblockRef{ClusterID: f.UUID, DiskID: f.DiskID}
 			}
 		case !strings.Contains(","+id.Filesystem+",", ","+f.Kind+","):

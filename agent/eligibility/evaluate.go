@@ -149,7 +149,11 @@ func content(rs *reasons, d *blockdev.Device) {
 	for _, f := range d.Signatures {
 		switch {
 		case f.Kind == signature.KindIOMesh:
-			rs.once(seen, v1alpha1.ReasonSuperblock, f.UUID, "holds a disk of cluster %s", f.UUID)
+			if f.UUID == "" {
+				rs.once(seen, v1alpha1.ReasonSuperblock, f.UUID, "holds a damaged superblock of a disk of IOMesh")
+			} else {
+				rs.once(seen, v1alpha1.ReasonSuperblock, f.UUID, "holds a disk of cluster %s", f.UUID)
+			}
 		case f.Kind == signature.KindUnknown:
 			rs.once(seen, UnknownContent, "", "its first or last MiB is not zero, and no known signature is there")
 		case f.Usage == signature.PartitionTable:

@@ -27,9 +27,10 @@ var (
 const (
 	clusterText = "01000000-0000-0000-0000-000000000000"
 	diskText    = "02000000-0000-0000-0000-000000000000"
-	sizeBytes   = 96 << 20
-	blank       = "device sdb pci/host1/target1/block/sdb\ndev 8:16\nsize 96MiB\ndevice/wwid naa.2\ndevice/serial Z1\ndiskseq 4\n"
-	withBtrfs   = blank + "content 65600 _BHRfS_M\ncontent 67108928 _BHRfS_M\n"
+	sizeBytes   = 4 << 20
+	machine     = "device sdb pci/host1/target1/block/sdb\ndev 8:16\ndevice/wwid naa.2\ndevice/serial Z1\ndiskseq 4\n"
+	blank       = machine + "size 4MiB\n"
+	withBtrfs   = machine + "size 66MiB\ncontent 65600 _BHRfS_M\ncontent 67108928 _BHRfS_M\n"
 )
 
 // node is one machine with one disk, an object and a claim, whose keeper may be killed at any step.

@@ -108,6 +108,8 @@ func (k *Keeper) eraseOwn(ctx context.Context, in Input, r *record) error {
 		switch {
 		case f.Kind == signature.KindIOMesh && f.UUID == r.Claim.ClusterRef.ClusterID && (r.DiskID == "" || f.DiskID == r.DiskID):
 			ours = true
+		case f.Kind == signature.KindIOMesh && f.UUID == "":
+			// A damaged copy. It goes with an intact one, and stays without.
 		default:
 			return refuse("not erased: %s holds %s, which is not what this cluster wrote (disk %s of cluster %s)", now.Path, f, r.DiskID, r.Claim.ClusterRef.ClusterID)
 		}

@@ -93,6 +93,9 @@ func TestProbeTellsWhatIsOnADevice(t *testing.T) {
 			[]string{"dos@510:00000000", "gpt@512", "gpt@134217216"}},
 		{"GPT of a disk with 4 KiB sectors", map[int64][]byte{4096: []byte("EFI PART")}, []string{"gpt@4096"}},
 		{"a GPT whose primary header is gone", map[int64][]byte{size - 512: []byte("EFI PART")}, []string{"gpt@134217216"}},
+		{"a disk of IOMesh with both copies of its superblock", map[int64][]byte{0: Superblock([16]byte{1}, [16]byte{2}), size - 64*kib: Superblock([16]byte{1}, [16]byte{2})},
+			[]string{"iomesh@0:01000000-0000-0000-0000-000000000000", "iomesh@134152192:01000000-0000-0000-0000-000000000000"}},
+		{"a damaged superblock says no cluster", map[int64][]byte{0: append([]byte("IOMESHSB"), make([]byte, 4088)...)}, []string{"iomesh@0"}},
 		{"ceph", map[int64][]byte{0: []byte("bluestore block device\n")}, []string{"ceph_bluestore@0"}},
 	}
 	for _, c := range cases {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/util/exec"
 
 	"github.com/iomesh/iomesh/kubectl-iomesh/fault"
 )
@@ -47,13 +48,13 @@ func (r *podRunner) Run(ctx context.Context, t Target, argv []string, in io.Read
 	if err != nil {
 		return fmt.Errorf("prepare exec: %w", err)
 	}
-	exec, err := remotecommand.NewFallbackExecutor(ws, spdy, func(err error) bool {
+	both, err := remotecommand.NewFallbackExecutor(ws, spdy, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	})
 	if err != nil {
 		return fmt.Errorf("prepare exec: %w", err)
 	}
-	return exec.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: out, Stderr: errs})
+	return both.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: out, Stderr: errs})
 }
 
 // outputMax bounds what a command in a pod may answer.
@@ -71,6 +72,9 @@ func (l *limited) Write(p []byte) (int, error) {
 	}
 	return l.Buffer.Write(p)
 }
+
+// ctlProblems is the exit code of ctl for an answer that tells of problems.
+const ctlProblems = 3
 
 // ctlTimeout bounds one question to the block service.
 const ctlTimeout = 30 * time.Second
@@ -109,10 +113,13 @@ func (l *Link) Ctl(ctx context.Context, args ...string) ([]byte, error) {
 func (l *Link) ctlIn(ctx context.Context, p *corev1.Pod, args []string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, ctlTimeout)
 	defer cancel()
-	argv := append([]string{"storaged", "ctl", "--meta", net.JoinHostPort(p.Status.PodIP, "10100"), "--tls-dir", "/etc/iomesh/tls"}, args...)
-	argv = append(argv, "-o", "json")
+	argv := append([]string{"storaged", "ctl", "--meta", net.JoinHostPort(p.Status.PodIP, "10100"), "--tls-dir", "/etc/iomesh/tls", "-o", "json"}, args...)
 	out, errs := &limited{max: outputMax}, &limited{max: 1 << 20}
 	if err := l.Run.Run(ctx, Target{p.Namespace, p.Name, ComponentMeta}, argv, nil, out, errs); err != nil {
+		var exit exec.CodeExitError
+		if errors.As(err, &exit) && exit.Code == ctlProblems && out.Len() > 0 {
+			return out.Bytes(), nil // it answered, and found problems
+		}
 		if text := strings.TrimSpace(errs.String()); text != "" {
 			lines := strings.Split(text, "\n")
 			return nil, errors.New(lines[len(lines)-1])
