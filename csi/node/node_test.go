@@ -166,6 +166,9 @@ func nothingLeft(t *testing.T, r *rig.Rig) {
 	if e, err := os.ReadDir(filepath.Join(r.Dir, "pods")); err == nil && len(e) > 0 {
 		t.Errorf("target paths are left: %v", e)
 	}
+	if r.Meta == nil {
+		return
+	}
 	if _, _, g := r.Meta.Counts(); g != 0 {
 		t.Errorf("%d grants are left", g)
 	}

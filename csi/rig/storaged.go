@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/attach/session"
 	"github.com/iomesh/iomesh/csi/meta"
 	"github.com/iomesh/iomesh/internal/mtls"
@@ -30,6 +31,17 @@ func NewStoraged(t testing.TB) *Rig {
 	r.attacher(session.Dialer{Log: r.Log})
 	return r
 }
+
+// Grant returns the grant of a node, with its secret, as the node fetches it.
+func (r *Rig) Grant(volume, initiator string) *storagedv1.Grant {
+	r.T.Helper()
+	g, err := r.client.GetGrant(r.T.Context(), &storagedv1.GetGrantRequest{VolumeId: volume, Initiator: initiator})
+	r.must(err)
+	return g
+}
+
+// Portal accepts logins for every volume.
+func (r *Rig) Portal() string { return r.portal }
 
 // Objects is how many volumes and snapshots the block service has.
 func (r *Rig) Objects() (volumes, snapshots int) {
