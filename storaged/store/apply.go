@@ -247,8 +247,9 @@ func (s *Store) planSlow(w *Write, r *replica, target, from *layer, newer []*lay
 		}
 		more := false
 		for i := range n {
-			// A newer view has the block from this one iff it has the same stamp.
-			a.take[i] = a.take[i] && a.other[i].stamp == a.own[i].stamp
+			// A newer view has the block from this one if it has the same stamp. And whatever belongs to this view belongs to
+			// each newer one that has nothing newer: stamps order all writes of the extent.
+			a.take[i] = a.take[i] && (a.other[i].stamp == a.own[i].stamp || a.other[i].stamp < w.stampOf(i))
 			more = more || a.take[i]
 		}
 		if !more {

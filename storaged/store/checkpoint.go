@@ -98,7 +98,7 @@ func (d *destager) checkpoint() error {
 			}
 			n.encode(p, &slotHeader{
 				checkpoint: d.st.root.checkpoint, volume: l.rep.id.Volume, index: l.rep.id.Index, number: uint32(k),
-				epoch: l.rep.epoch, generation: l.rep.generation, link: l.handle,
+				epoch: l.rep.baseTag.epoch, generation: l.rep.baseTag.generation, link: l.handle,
 			})
 			n.disk, n.sum = slot, slotCRC(p)
 		}

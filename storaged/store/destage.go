@@ -70,6 +70,7 @@ func (s *Store) serveSeal() {
 		if r.suspect {
 			x.dir.flags |= replicaSuspect
 		}
+		r.baseTag = replicaTag{r.epoch, r.generation}
 		if r.reshaped {
 			r.base, r.reshaped = slices.Clone(r.layers), false
 		}
@@ -474,7 +475,7 @@ func (d *destager) planPage(l *layer, sh *shadowLayer, page uint32, unmap *uint6
 		}
 		h := slotHeader{
 			checkpoint: d.st.root.checkpoint, volume: l.rep.lineage, index: l.rep.id.Index, number: page,
-			epoch: l.rep.epoch, generation: l.rep.generation,
+			epoch: l.rep.baseTag.epoch, generation: l.rep.baseTag.generation,
 		}
 		p, err := d.out.next(slot)
 		if err != nil {

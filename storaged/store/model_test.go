@@ -95,7 +95,7 @@ func (m *model) apply(w *Write) {
 	for _, l := range r.layers[i:] {
 		for k := range take {
 			b := w.Range.Start + block.No(k)
-			if l.seq != w.SnapSeq && l.blocks[b].stamp != old.blocks[b].stamp {
+			if x := l.blocks[b].stamp; l.seq != w.SnapSeq && x != old.blocks[b].stamp && x >= take[k].stamp {
 				delete(take, k)
 			}
 		}

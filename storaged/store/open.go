@@ -137,7 +137,7 @@ func newStore(disk vdisk.Disk, sb superblock, o Options) *Store {
 	s.alloc.slots.take(0)
 	s.refSlots = make([]slotRef, s.geo.refPages())
 	s.ring.blocks = uint64(s.geo.journalBlocks)
-	s.batch = newBatch(min(batchDataMax/slotBytes, s.geo.journalBlocks/8))
+	s.batch = newBatch(min(batchDataMax/slotBytes, s.geo.journalBlocks/4))
 	s.qcond.L = &s.qmu
 	s.dataJobs.cond.L = &s.dataJobs.mu
 	s.scratch.New = func() any { return new(readScratch) }

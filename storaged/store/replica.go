@@ -23,9 +23,16 @@ type replica struct {
 	layers []*layer
 	// base is layers as of the last seal: what the checkpoint knows. The destager's between seals.
 	base     []*layer
-	reshaped bool // layers changed since the last seal
+	baseTag  replicaTag // likewise
+	reshaped bool       // layers changed since the last seal
 	// nextUnit is where the next large write looks for space first, so that an extent stays together. The committer's.
 	nextUnit uint32
+}
+
+// replicaTag is what slots tell of the replica they were written for (I13).
+type replicaTag struct {
+	epoch      block.Epoch
+	generation block.Generation
 }
 
 // layer is the content of a replica as of a snapshot sequence, flat: it finds every block without asking an older layer.
