@@ -97,6 +97,12 @@ func (d *Daemon) attach(ctx context.Context, t Target) (*volume, error) {
 		case v.target.IQN != t.IQN || v.target.LUN != t.LUN || v.target.Initiator != t.Initiator || v.target.ReadOnly != t.ReadOnly:
 			return nil, fmt.Errorf("volume %s is attached as %s by %s, read-only %t: %w; detach it first",
 				t.VolumeID, v.target.IQN, v.target.Initiator, v.target.ReadOnly, errConflict)
+		case v.target.Credentials != t.Credentials:
+			// The volume was taken from this node and granted anew: the session stands on a grant that has gone and can never
+			// log in again. What was not written by then must not be written under the new grant either.
+			if err := d.finish(ctx, t.VolumeID, v); err != nil {
+				return nil, err
+			}
 		default:
 			return v, nil
 		}

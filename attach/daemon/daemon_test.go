@@ -76,7 +76,10 @@ func (r *rig) start() {
 
 type testWriter struct{ t *testing.T }
 
-func (w testWriter) Write(p []byte) (int, error) { w.t.Log(strings.TrimSpace(string(p))); return len(p), nil }
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
 
 func request() *attachv1.AttachRequest {
 	return &attachv1.AttachRequest{
@@ -337,6 +340,21 @@ func TestRepeatedAndConflictingCalls(t *testing.T) {
 	other.ReadOnly = true
 	_, err := r.srv.Attach(t.Context(), other)
 	wantCode(t, err, codes.FailedPrecondition)
+	// Other credentials are another grant: the old session must end, and not under the feet of its users.
+	lun := r.store.Open(targetIQN)
+	renewed := request()
+	renewed.ChapSecret = "renewed-renewed"
+	fd, err := unix.Open(a.Device, unix.O_RDONLY|unix.O_EXCL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.srv.Attach(t.Context(), renewed)
+	wantCode(t, err, codes.FailedPrecondition)
+	unix.Close(fd)
+	r.attach(renewed)
+	if r.store.Open(targetIQN) == lun {
+		t.Error("the session of the old grant is still used")
+	}
 	r.detach()
 	r.detach()
 	_, err = r.srv.Resize(t.Context(), &attachv1.ResizeRequest{VolumeId: "v1"})

@@ -33,8 +33,9 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type AttacherClient interface {
 	// Attach logs in to a LUN and returns a block device of it. A volume that is attached with the same target, initiator and
-	// mode is returned as it is (with the credentials of its first login, which stay valid as long as its grant); with others it
-	// is FAILED_PRECONDITION. UNAUTHENTICATED when the target refuses the credentials, UNAVAILABLE when no portal answers.
+	// mode is returned as it is; with others it is FAILED_PRECONDITION. With other credentials, which stand for a new grant, it is detached
+	// and attached anew, FAILED_PRECONDITION while its device is in use.
+	// UNAUTHENTICATED when the target refuses the credentials, UNAVAILABLE when no portal answers.
 	Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*Attachment, error)
 	// Detach flushes, removes the device and ends the session. FAILED_PRECONDITION while the device is mounted or open; a
 	// volume that is not attached is a success.
@@ -98,8 +99,9 @@ func (c *attacherClient) List(ctx context.Context, in *ListRequest, opts ...grpc
 // for forward compatibility.
 type AttacherServer interface {
 	// Attach logs in to a LUN and returns a block device of it. A volume that is attached with the same target, initiator and
-	// mode is returned as it is (with the credentials of its first login, which stay valid as long as its grant); with others it
-	// is FAILED_PRECONDITION. UNAUTHENTICATED when the target refuses the credentials, UNAVAILABLE when no portal answers.
+	// mode is returned as it is; with others it is FAILED_PRECONDITION. With other credentials, which stand for a new grant, it is detached
+	// and attached anew, FAILED_PRECONDITION while its device is in use.
+	// UNAUTHENTICATED when the target refuses the credentials, UNAVAILABLE when no portal answers.
 	Attach(context.Context, *AttachRequest) (*Attachment, error)
 	// Detach flushes, removes the device and ends the session. FAILED_PRECONDITION while the device is mounted or open; a
 	// volume that is not attached is a success.
