@@ -33,6 +33,9 @@ func (cs *clusterService) GetStatus(ctx context.Context, _ *storagedv1.GetStatus
 				continue
 			}
 			in.Volumes = append(in.Volumes, l.volume(s, v, false))
+			if f, ok := l.reg.volume(s.owners[v.ID].Chunk, v.ID); ok && in.Now.Sub(f.at) <= reportFresh && f.report.GetStatus().GetResyncBytesLeft() > 0 {
+				in.Rate += f.rate
+			}
 		}
 		in.Tasks = l.tasks(s)
 	})

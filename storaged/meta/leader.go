@@ -33,9 +33,9 @@ type leader struct {
 	// space is held from a placement until what was placed is in the mirror, so that two placements do not use the same room.
 	space sync.Mutex
 
-	moves  moveBook
-	repair repairBook
-	sweep  sweepBook
+	moves  *moveBook
+	repair *repairBook
+	sweep  *sweepBook
 	health memberHealth
 }
 
@@ -54,6 +54,7 @@ func (s *server) takeOver(ctx context.Context, db *metadb.DB, member, term uint6
 	}
 	l := &leader{
 		s: s, log: s.log.With("term", term), db: db, guard: guard, term: term, reg: newRegistry(time.Now), locks: newLocks(), now: time.Now,
+		moves: newMoveBook(), repair: newRepairBook(), sweep: newSweepBook(),
 	}
 	l.ctx, l.stop = context.WithCancel(ctx)
 	if err := l.found(actx); err != nil {

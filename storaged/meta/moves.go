@@ -29,6 +29,10 @@ type moveBook struct {
 	failed map[block.VolumeID]time.Time
 }
 
+func newMoveBook() *moveBook {
+	return &moveBook{active: map[block.VolumeID]move{}, failed: map[block.VolumeID]time.Time{}}
+}
+
 type move struct {
 	from, to block.ChunkID
 	since    time.Time
@@ -38,9 +42,6 @@ type move struct {
 func (b *moveBook) begin(id block.VolumeID, m move) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.active == nil {
-		b.active, b.failed = map[block.VolumeID]move{}, map[block.VolumeID]time.Time{}
-	}
 	if _, busy := b.active[id]; busy || len(b.active) >= moveParallel {
 		return false
 	}

@@ -50,6 +50,27 @@ type presence struct {
 type volumeFact struct {
 	report *storagedv1.VolumeReport
 	at     time.Time
+
+	// rate is the speed of copying, in bytes per second, since the report of baseAt.
+	rate     uint64
+	baseDone uint64
+	baseAt   time.Time
+}
+
+// rateEvery is the least time over which a speed is computed.
+const rateEvery = time.Second
+
+// after is the fact that follows f when a report comes in.
+func (f volumeFact) after(v *storagedv1.VolumeReport, now time.Time) volumeFact {
+	done := v.GetStatus().GetResyncBytesDone()
+	next := volumeFact{report: v, at: now, rate: f.rate, baseDone: f.baseDone, baseAt: f.baseAt}
+	switch dt := now.Sub(f.baseAt); {
+	case f.report == nil || done < f.baseDone || f.report.GetEpoch() != v.GetEpoch():
+		next.rate, next.baseDone, next.baseAt = 0, done, now
+	case dt >= rateEvery:
+		next.rate, next.baseDone, next.baseAt = uint64(float64(done-f.baseDone)/dt.Seconds()), done, now
+	}
+	return next
 }
 
 func newRegistry(now func() time.Time) *registry {
@@ -109,9 +130,10 @@ func (r *registry) report(stream uint64, req *storagedv1.HeartbeatRequest) bool 
 		p.unreachable = unreachable
 		r.signal()
 	}
+	before := p.volumes
 	if req.GetFull() {
 		clear(p.disks)
-		clear(p.volumes)
+		p.volumes = map[block.VolumeID]volumeFact{}
 		if !p.full {
 			p.full = true
 			r.signal()
@@ -127,7 +149,7 @@ func (r *registry) report(stream uint64, req *storagedv1.HeartbeatRequest) bool 
 	}
 	for _, v := range req.GetVolumes() {
 		if vid, err := block.ParseVolumeID(v.GetVolumeId()); err == nil {
-			p.volumes[vid] = volumeFact{report: v, at: now}
+			p.volumes[vid] = before[vid].after(v, now)
 		}
 	}
 	return true

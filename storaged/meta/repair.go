@@ -124,6 +124,13 @@ type repairBook struct {
 	seen  map[block.DiskID]diskHealth
 }
 
+func newRepairBook() *repairBook {
+	return &repairBook{
+		copies: map[copyKey]copyState{}, removed: map[copyKey]time.Time{}, refused: map[block.ExtentID]time.Time{},
+		missing: map[block.DiskID]time.Time{}, stuck: map[block.VolumeID]stuckState{}, clean: map[block.VolumeID]int64{},
+	}
+}
+
 type copyKey struct {
 	extent block.ExtentID
 	disk   block.DiskID
@@ -141,11 +148,6 @@ type stuckState struct {
 
 // repairLoop keeps every extent at its replica factor.
 func (l *leader) repairLoop() {
-	l.repair.copies = map[copyKey]copyState{}
-	l.repair.removed = map[copyKey]time.Time{}
-	l.repair.refused = map[block.ExtentID]time.Time{}
-	l.repair.missing = map[block.DiskID]time.Time{}
-	l.repair.stuck = map[block.VolumeID]stuckState{}
 	tick := time.NewTicker(repairTick)
 	defer tick.Stop()
 	for {
@@ -255,7 +257,7 @@ func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []re
 	now := l.now()
 	l.repair.mu.Lock()
 	defer l.repair.mu.Unlock()
-	b := &l.repair
+	b := l.repair
 	for k := range b.copies {
 		e := extentOf(s, k.extent)
 		if h := health(k.disk); e == nil || hasMember(e, k.disk) || h == diskGone || h == diskLeaving {

@@ -21,6 +21,7 @@ type statusFacts struct {
 	Disks   []*storagedv1.Disk
 	Volumes []*storagedv1.Volume
 	Tasks   []*storagedv1.Task
+	Rate    uint64 // of copying, bytes per second
 	Now     time.Time
 }
 
@@ -34,6 +35,7 @@ func clusterStatus(f statusFacts) *storagedv1.ClusterStatus {
 	out := &storagedv1.ClusterStatus{
 		ClusterId: f.Cluster.ID.String(), Incarnation: f.Cluster.Incarnation, FeatureLevel: uint32(f.Cluster.Feature), Meta: f.Meta, Nodes: f.Nodes, Disks: f.Disks,
 		Volumes: uint32(len(f.Volumes)), Leader: f.Leader, AsOf: timestamppb.New(f.Now), Tasks: f.Tasks, Health: storagedv1.Health_HEALTH_OK,
+		ResyncBytesPerSecond: f.Rate,
 	}
 	var reasons []string
 	worst := storagedv1.Health_HEALTH_OK

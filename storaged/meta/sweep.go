@@ -31,6 +31,10 @@ type sweepBook struct {
 	orphans   map[orphanKey]bool // replicas that no set named at the last inventory
 }
 
+func newSweepBook() *sweepBook {
+	return &sweepBook{views: map[viewsKey]string{}, inventory: map[block.ChunkID]time.Time{}, orphans: map[orphanKey]bool{}}
+}
+
 type viewsKey struct {
 	chunk  block.ChunkID
 	boot   uint64
@@ -46,7 +50,6 @@ type orphanKey struct {
 // sweepLoop finishes what calls have left, and collects garbage. Everything is driven by records, so that it goes on
 // after any interruption, also by another leader.
 func (l *leader) sweepLoop() {
-	l.sweep.views, l.sweep.inventory, l.sweep.orphans = map[viewsKey]string{}, map[block.ChunkID]time.Time{}, map[orphanKey]bool{}
 	tick := time.NewTicker(sweepTick)
 	defer tick.Stop()
 	for {
@@ -61,6 +64,7 @@ func (l *leader) sweepLoop() {
 		}{
 			{"unfinished volumes", l.sweepVolumes}, {"snapshots", l.sweepSnapshots}, {"views", l.sweepViews},
 			{"tombstones", l.sweepTombstones}, {"removed disks", l.sweepDisks}, {"orphaned replicas", l.sweepOrphans},
+			{"feature level", l.sweepFeature},
 		} {
 			if err := part.run(l.ctx); err != nil && l.ctx.Err() == nil {
 				l.log.Warn("sweeping failed; trying again", "what", part.what, "error", err)
@@ -127,6 +131,36 @@ func (l *leader) sweepSnapshots(ctx context.Context) error {
 		unlock()
 	}
 	return errors.Join(errs...)
+}
+
+// sweepFeature records a higher feature level once every chunk that ever registered knows it, and so does this build: from then on
+// there is no way back to builds that do not. Chunks take it up when they register.
+func (l *leader) sweepFeature(ctx context.Context) error {
+	var c metadb.Cluster
+	level := block.FeatureLevel
+	l.view(func(s *state) {
+		c = s.cluster
+		for _, chunk := range s.chunks {
+			level = min(level, chunk.Feature)
+		}
+		if len(s.chunks) == 0 {
+			level = c.Feature
+		}
+	})
+	if level <= c.Feature {
+		return nil
+	}
+	unlock, ok := l.locks.tryLock("registration")
+	if !ok {
+		return nil
+	}
+	defer unlock()
+	c.Feature = level
+	if _, err := l.commit(ctx, metadb.PutCluster(c)); err != nil {
+		return err
+	}
+	l.log.Info("feature level raised", "level", uint16(level))
+	return nil
 }
 
 // sweepViews tells every present chunk which views of which volumes are still needed, once per change and process.

@@ -15,7 +15,7 @@ import (
 )
 
 // volume records a ready volume of n extents owned by chunk 1 in epoch 1.
-func volume(t *testing.T, db *metadb.DB, g metadb.LeaderGuard, n int) (metadb.Owner, []metadb.Extent) {
+func volume(t testing.TB, db *metadb.DB, g metadb.LeaderGuard, n int) (metadb.Owner, []metadb.Extent) {
 	t.Helper()
 	id := block.NewVolumeID()
 	v := metadb.Volume{ID: id, Name: "v-" + id.String(), SizeBytes: uint64(n) << 30, ReplicaFactor: 3, MinReplicas: 2, Thin: true, Lineage: id, State: metadb.StateReady}

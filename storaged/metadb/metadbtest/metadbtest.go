@@ -19,8 +19,13 @@ type Server struct {
 	Etcd     *embed.Etcd
 }
 
-// Start runs a member without TLS until the test ends.
-func Start(t testing.TB) *Server {
+// Start runs a member without TLS until the test ends. It does not flush its log to disk.
+func Start(t testing.TB) *Server { return start(t, true) }
+
+// StartDurable is Start with flushes, for measurements.
+func StartDurable(t testing.TB) *Server { return start(t, false) }
+
+func start(t testing.TB, noFsync bool) *Server {
 	t.Helper()
 	// Unix socket paths are limited to 108 bytes, which t.TempDir may exceed.
 	dir, err := os.MkdirTemp("", "metadb")
@@ -38,7 +43,7 @@ func Start(t testing.TB) *Server {
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	cfg.InitialCluster = cfg.Name + "=" + peer.String()
 	cfg.TickMs, cfg.ElectionMs = 10, 100
-	cfg.UnsafeNoFsync = true
+	cfg.UnsafeNoFsync = noFsync
 	cfg.EnableGRPCGateway = false
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
