@@ -6,7 +6,9 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0)
 LDFLAGS := -s -w -X github.com/iomesh/iomesh/internal/version.version=$(VERSION)
 BIN     := bin
-GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+# One set of build flags for everything but -race: the build cache is shared by build, vet and test.
+export CGO_ENABLED := 0
+GOBUILD := go build -ldflags '$(LDFLAGS)'
 
 # Binaries that run in the cluster, and the user's plugin.
 DAEMONS := storaged iomesh-agent iomesh-csi iomesh-attach iomesh-operator

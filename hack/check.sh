@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Format, vet, lint, and generated files up to date.
 set -euo pipefail
+export CGO_ENABLED=${CGO_ENABLED:-0}
 cd "$(dirname "$0")/.."
 step() { printf '== %s\n' "$*"; }
 

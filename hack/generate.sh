@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Regenerate what is generated: protobuf code, deep copies and CRDs.
 set -euo pipefail
+export CGO_ENABLED=${CGO_ENABLED:-0}
 cd "$(dirname "$0")/.."
 tools=$PWD/build/tools
 mkdir -p "$tools"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the container images as archives: build/images/{iomesh,csi-sidecars}.tar. TAG names them (default dev).
 set -euo pipefail
+export CGO_ENABLED=${CGO_ENABLED:-0}
 cd "$(dirname "$0")/.."
 tag=${TAG:-dev}
 mkdir -p build/images

@@ -2,6 +2,7 @@
 # The suite that needs no virtual machine and no cluster. -race where concurrency lives; the rest without, which is
 # faster and includes the speed-bound simulator.
 set -euo pipefail
+export CGO_ENABLED=${CGO_ENABLED:-0}
 cd "$(dirname "$0")/.."
 module=$(go list -m)
 mapfile -t all < <(go list ./...)
