@@ -150,7 +150,7 @@ const (
 	ReportSet
 	// ReportNeeds: Extent cannot serve, or not write, without Disk: its last copy (I15).
 	ReportNeeds
-	// ReportJoin: resync of Disk: CopiedBytes so far, LeftBytes estimated.
+	// ReportJoin: resync of Disk: CopiedBytes so far, LeftBytes known to differ in what has been compared.
 	ReportJoin
 	// ReportJoined: Disk holds everything and is a member.
 	ReportJoined

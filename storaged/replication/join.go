@@ -228,7 +228,6 @@ func (o *Owner) joinAdvance(e *extent, j *join) bool {
 		if j.cursor >= block.PerExtent {
 			j.cursor = 0
 			j.view++
-			o.report(Report{Kind: ReportJoin, Extent: e.index, Disk: e.slots[j.slot].disk, CopiedBytes: j.copied})
 		}
 		if j.view == len(j.views) {
 			o.bind(e, j)
@@ -298,6 +297,13 @@ func (o *Owner) compare(e *extent, j *join) {
 		at = end
 	}
 	j.lists = [2][]Run{}
+	left := uint64(0)
+	for _, rng := range j.todo {
+		left += uint64(rng.SizeBytes())
+	}
+	if left > 0 {
+		o.report(Report{Kind: ReportJoin, Extent: e.index, Disk: e.slots[j.slot].disk, CopiedBytes: j.copied, LeftBytes: left})
+	}
 	if o.bugs.has(BugForgetDirty) && len(j.todo) > 0 && !j.skipped {
 		j.skipped = true
 		j.todo = j.todo[1:]

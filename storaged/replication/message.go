@@ -72,7 +72,7 @@ const (
 	StatusOK Status = 0
 	// StatusHigherEpoch: a higher epoch was accepted; Message.Epoch of the answer names it. The owner is lost.
 	StatusHigherEpoch Status = 1
-	// StatusOldGeneration: a higher generation was accepted. The owner repeats with its current one.
+	// StatusOldGeneration: a higher generation was accepted; Message.Generation of the answer names it. The owner repeats with its current one.
 	StatusOldGeneration Status = 2
 	// StatusOldSession: the message belongs to an abandoned connection. Ignored by the owner.
 	StatusOldSession Status = 3

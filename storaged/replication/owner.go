@@ -15,6 +15,7 @@ type Owner struct {
 	started Time
 	running bool
 	lost    bool
+	worn    bool // an extent has used up its stamps: a new epoch is needed
 
 	peers   []*peer // in the order first named
 	extents []*extent
@@ -149,6 +150,9 @@ func (o *Owner) leave() []Effect {
 	}
 	if o.inflight == 0 && !o.lost && (o.barrier != nil || o.release != nil) {
 		o.drained()
+	}
+	if o.worn && !o.lost {
+		o.stop(ResultLost)
 	}
 	out := o.out
 	o.out = nil

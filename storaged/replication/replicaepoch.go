@@ -134,6 +134,10 @@ func (r *Replica) reply(p *op, d *StoreDone) {
 		return
 	}
 	switch p.store {
+	case StoreWrite, StoreUnmap, StoreCopy:
+		if d.Status == StatusOldGeneration {
+			m.Generation = d.State.Generation
+		}
 	case StoreRead:
 		m.Stamp, m.Data, m.Sums = d.Stamp, d.Data, d.Sums
 	case StoreList:

@@ -125,6 +125,10 @@ func (o *Owner) mayStart(r *request) bool {
 	if e.phase != PhaseServing || o.holding() || !e.enough(o.opt.MinReplicas) {
 		return false
 	}
+	if e.counter >= block.CounterMax-1 {
+		o.worn = true
+		return false
+	}
 	if h := e.inflight.head; h != nil && e.counter-h.stamp.Counter() >= WindowMax {
 		return false
 	}
@@ -226,7 +230,7 @@ func (o *Owner) onWriteReply(p *peer, m *Message) {
 		}
 		r.nospace |= bit(i)
 	case StatusOldGeneration:
-		if m.Generation == 0 || m.Generation <= e.rec.Generation {
+		if m.Generation <= e.rec.Generation {
 			switch {
 			case r.list == &e.lingering:
 				o.joinFailed(e, m.Status)
