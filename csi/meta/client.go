@@ -120,7 +120,7 @@ func (c *Client) follow(r *manual.Resolver, have []string, every time.Duration) 
 		}
 		now, err := readEndpoints(c.dir)
 		if err != nil {
-			if told != err.Error() {
+			if told != err.Error() && len(have) > 0 {
 				told = err.Error()
 				c.log.Warn("the list of meta members cannot be read; the last one is kept", "error", err)
 			}
