@@ -40,8 +40,6 @@ const (
 	BugJoinTooEarly
 	// BugOverlap: overlapping writes are in flight together.
 	BugOverlap
-	// BugEarlyWatermark: a new owner tells the watermark of survivors before the silent member is removed.
-	BugEarlyWatermark
 	// BugNoQuiet: a restarted chunk forgets the promises it gave.
 	BugNoQuiet
 	// BugNoConfirm: with several initiators reads are not confirmed.

@@ -132,9 +132,6 @@ func (o *Owner) collect(e *extent) {
 	}
 	e.rollNext = 0
 	e.watermark = mark
-	if o.bugs.has(BugEarlyWatermark) {
-		o.plantEarlyWatermark(e, good)
-	}
 	o.roll(e)
 }
 
@@ -363,18 +360,4 @@ func (o *Owner) serve(e *extent) {
 	o.sendReads(e)
 	o.touch(e)
 	o.evaluate(e)
-}
-
-// plantEarlyWatermark is BugEarlyWatermark.
-func (o *Owner) plantEarlyWatermark(e *extent, good mask) {
-	for i := range e.slots {
-		if good.has(i) {
-			e.watermark = max(e.watermark, e.slots[i].state.Highest)
-		}
-	}
-	for i := range e.slots {
-		if good.has(i) {
-			o.sendTo(e, i, MsgWatermark).More = &More{Marks: []Mark{{ReplicaID{e.index, e.slots[i].disk}, e.rec.Generation, e.watermark}}}
-		}
-	}
 }

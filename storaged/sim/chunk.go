@@ -142,7 +142,7 @@ func (c *chunk) own(e block.Epoch) {
 	c.usedEpoch, c.ownerEpoch = e, e
 	opt := replication.OwnerOptions{Volume: w.volume, Self: c.id, Incarnation: c.inc, Epoch: e, ReplicaFactor: w.cfg.Replicas,
 		MinReplicas: w.cfg.MinReplicas, SnapSeq: w.meta.snapSeq, Snapshots: w.meta.views, Promise: c.lease.Promise,
-		SizeBlocks: uint64(w.cfg.Extents) * block.PerExtent}
+		SizeBlocks: uint64(len(w.meta.extents)) * block.PerExtent}
 	opt.Extents = append(opt.Extents, w.meta.extents...)
 	o := replication.NewOwner(opt)
 	replication.Plant{Bugs: w.cfg.Bugs}.Owner(o)
@@ -285,6 +285,7 @@ func (c *chunk) reported(r *replication.Report) {
 		w.Stats.Repairs++
 	case replication.ReportBad:
 		w.Stats.MediumErrors++
+		w.checkLost(r)
 	}
 	if w.cfg.Trace != nil {
 		w.tracef("chunk %d: report %d extent %d phase %s disk %x status %d range %v", c.id, r.Kind, r.Extent, r.Phase, r.Disk[:2], r.Status, r.Range)
@@ -326,4 +327,21 @@ func (c *chunk) store(e *replication.Effect) {
 		return
 	}
 	d.submit(e.Op, &e.Msg, e.Token)
+}
+
+// checkLost makes sure that a block called lost is: no member has it.
+func (w *World) checkLost(r *replication.Report) {
+	for _, m := range w.meta.extents[r.Extent].Members {
+		x := w.chunks[m.Chunk-1].disk(m.Disk).seen[r.Extent]
+		if x == nil || r.Range.Count != 1 {
+			continue
+		}
+		good := true
+		for _, v := range x.blocks[r.Range.Start] {
+			good = good && !v.bad
+		}
+		if good && len(x.blocks[r.Range.Start]) > 0 && !x.stale {
+			w.fail("block %d of extent %d is called lost, and chunk %d has it", r.Range.Start, r.Extent, m.Chunk)
+		}
+	}
 }

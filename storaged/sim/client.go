@@ -126,7 +126,7 @@ func (o *ioOp) written() {
 // draw makes up the next request.
 func (c *client) draw() *ioOp {
 	w := c.w
-	o := &ioOp{ext: block.ExtentIndex(w.rng.IntN(w.cfg.Extents))}
+	o := &ioOp{ext: block.ExtentIndex(w.rng.IntN(len(w.meta.extents)))}
 	o.rng.Start = block.No(1 + w.rng.IntN(blocksMax-1))
 	o.rng.Count = uint32(min(1+w.rng.IntN(4), blocksMax-int(o.rng.Start)))
 	p := w.rng.IntN(100)

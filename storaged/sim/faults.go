@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/replication"
 )
 
 // FaultKind is a kind of fault.
@@ -66,6 +67,12 @@ func (w *World) scheduleFaults() {
 	for range w.cfg.Snapshots {
 		w.push(event{at: w.between(300*ms, w.cfg.Length), fn: w.takeSnapshot})
 	}
+	for range w.cfg.Drains {
+		w.push(event{at: w.between(300*ms, w.cfg.Length), fn: w.drain})
+	}
+	if w.cfg.Grow {
+		w.push(event{at: w.between(300*ms, w.cfg.Length), fn: w.grow})
+	}
 	for range w.cfg.Moves {
 		w.push(event{at: w.between(300*ms, w.cfg.Length), fn: func() { w.move(w.chunks[w.rng.IntN(len(w.chunks))]) }})
 	}
@@ -86,6 +93,55 @@ func (w *World) takeSnapshot() {
 	}
 	o := &ioOp{kind: opBarrier, rng: block.Range{Start: 1, Count: 1}}
 	c.begin(o)
+}
+
+// ready returns the chunk whose owner can be told something now, nil if there is none.
+func (w *World) ready() *chunk {
+	if c := w.meta.owner; c.alive && c.frozenTill <= w.now && c.owner != nil && c.ownerEpoch == w.meta.epoch {
+		return c
+	}
+	return nil
+}
+
+// drain takes a replica away, perhaps after another was added.
+func (w *World) drain() {
+	c := w.ready()
+	if c == nil || w.healed {
+		return
+	}
+	x := block.ExtentIndex(w.rng.IntN(len(w.meta.extents)))
+	set := w.meta.extents[x].Members
+	out := set[w.rng.IntN(len(set))].Disk
+	if w.chance(50) {
+		for _, o := range w.chunks {
+			if o.alive && !slices.ContainsFunc(set, func(m replication.Member) bool { return m.Chunk == o.id }) {
+				d := o.disks[len(o.disks)-1]
+				c.do(c.owner.AddMember(c.clock(), x, replication.Member{Disk: d.id, Chunk: o.id}, c.effects()))
+				break
+			}
+		}
+		w.after(w.between(100*ms, 2*sec), func() { w.remove(x, out) })
+		return
+	}
+	w.remove(x, out)
+}
+
+func (w *World) remove(x block.ExtentIndex, d block.DiskID) {
+	if c := w.ready(); c != nil && !w.healed {
+		w.tracef("drain %x of extent %d", d[:2], x)
+		c.do(c.owner.RemoveMember(c.clock(), x, d, c.effects()))
+	}
+}
+
+// grow appends an extent to the volume.
+func (w *World) grow() {
+	c := w.ready()
+	if w.healed || c == nil {
+		return
+	}
+	n := len(w.meta.extents)
+	w.newExtent()
+	c.do(c.owner.Grow(c.clock(), slices.Clone(w.meta.extents[n:]), uint64(n+1)*block.PerExtent, c.effects()))
 }
 
 func (w *World) move(to *chunk) {
@@ -261,7 +317,7 @@ func (w *World) redundant(d *disk) bool {
 // rotBlocks damages blocks of a disk, in memory too, as if they had left every cache.
 func (w *World) rotBlocks(d *disk) {
 	for range 1 + w.rng.IntN(4) {
-		x := block.ExtentIndex(w.rng.IntN(w.cfg.Extents))
+		x := block.ExtentIndex(w.rng.IntN(len(w.meta.extents)))
 		no := w.rng.IntN(blocksMax)
 		for _, m := range []map[block.ExtentIndex]*replica{d.seen, d.durable} {
 			if r := m[x]; r != nil && len(r.blocks[no]) > 0 {

@@ -106,7 +106,7 @@ func (w *World) readAll() {
 		return
 	}
 	c := w.clients[0]
-	for x := range w.cfg.Extents {
+	for x := range w.meta.extents {
 		rng := block.Range{Count: blocksMax}
 		c.begin(&ioOp{kind: opRead, ext: block.ExtentIndex(x), rng: rng, view: block.LiveView})
 		for _, v := range w.meta.views {
@@ -164,7 +164,7 @@ func Random(seed uint64) Config {
 	w := &World{rng: newRand(seed)}
 	c := Config{Seed: seed, Chunks: 3 + w.rng.IntN(3), Extents: 1 + w.rng.IntN(2), Replicas: 2 + w.rng.IntN(2), MinReplicas: 1,
 		Clients: 1 + w.rng.IntN(3), Depth: 1 + w.rng.IntN(4), Think: w.between(5*ms, 200*ms), Net: 150 * us, Disk: 300 * us, Length: w.between(5*sec, 14*sec), Faults: 1 + w.rng.IntN(8),
-		Snapshots: w.rng.IntN(4), Moves: w.rng.IntN(3)}
+		Snapshots: w.rng.IntN(4), Moves: w.rng.IntN(3), Drains: max(0, w.rng.IntN(6)-3), Grow: w.chance(20)}
 	if c.Replicas == 3 && !w.chance(30) {
 		c.MinReplicas = 2
 	}

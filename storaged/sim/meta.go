@@ -219,7 +219,6 @@ func (m *meta) rebuild() {
 	w := m.w
 	if m.adding == nil {
 		m.adding = map[block.ExtentIndex]int64{}
-		m.since = make([]int64, len(m.extents))
 	}
 	o := m.owner
 	if !o.alive || o.owner == nil || o.frozenTill > w.now {

@@ -82,7 +82,7 @@ func (s *scenario) cluster(t *testing.T, d *datadriven.TestData) string {
 		k.disks[0].create(0, 1)
 		rec.Members = append(rec.Members, replication.Member{Disk: k.disks[0].id, Chunk: k.id, Since: 1})
 	}
-	w.meta.extents = append(w.meta.extents, rec)
+	w.meta.extents, w.meta.since = append(w.meta.extents, rec), []int64{0}
 	w.rot = nil
 	for _, k := range w.chunks {
 		k.boot()

@@ -41,6 +41,9 @@ type Config struct {
 	Kinds  []FaultKind
 	// Snapshots and Moves are drawn as often on average.
 	Snapshots, Moves int
+	// Drains are replicas taken away by the leader, Grow appends an extent.
+	Drains int
+	Grow   bool
 	// Bugs are planted in all machines.
 	Bugs replication.Bugs
 	// Trace gets a line per event; nil for none.
@@ -253,7 +256,7 @@ func Run(cfg Config) (*Violation, Stats) {
 func newWorld(cfg Config) *World {
 	w := &World{cfg: cfg, rng: newRand(cfg.Seed ^ 0x5eed<<32), zeroes: map[zeroKey]uint32{}, stamps: map[stampKey]uint32{}, rmws: map[rmwKey]uint32{}}
 	w.volume = block.VolumeID{1}
-	w.ops = make([][]BlockOp, cfg.Extents*blocksMax)
+	w.ops = make([][]BlockOp, (cfg.Extents+1)*blocksMax)
 	w.meta.w = w
 	w.net.init(w, cfg.Chunks)
 	for i := range cfg.Chunks {
@@ -265,16 +268,8 @@ func newWorld(cfg Config) *World {
 
 // start creates the volume, boots the chunks and lets the clients begin.
 func (w *World) start() {
-	for x := range w.cfg.Extents {
-		rec := replication.Record{Generation: 1}
-		rec.Revision = w.meta.next()
-		perm := w.rng.Perm(w.cfg.Chunks)[:w.cfg.Replicas]
-		for _, i := range perm {
-			d := w.chunks[i].disks[0]
-			d.create(block.ExtentIndex(x), 1)
-			rec.Members = append(rec.Members, replication.Member{Disk: d.id, Chunk: w.chunks[i].id, Since: 1})
-		}
-		w.meta.extents = append(w.meta.extents, rec)
+	for range w.cfg.Extents {
+		w.newExtent()
 	}
 	for _, c := range w.chunks {
 		c.boot()
@@ -301,4 +296,17 @@ func (s *Stats) add(o Stats) {
 	s.Repairs += o.Repairs
 	s.MediumErrors += o.MediumErrors
 	s.Faults += o.Faults
+}
+
+// newExtent places an extent on chunks drawn, and records it.
+func (w *World) newExtent() {
+	x := block.ExtentIndex(len(w.meta.extents))
+	rec := replication.Record{Generation: 1, Revision: w.meta.next()}
+	for _, i := range w.rng.Perm(w.cfg.Chunks)[:w.cfg.Replicas] {
+		d := w.chunks[i].disks[0]
+		d.create(x, 1)
+		rec.Members = append(rec.Members, replication.Member{Disk: d.id, Chunk: w.chunks[i].id, Since: 1})
+	}
+	w.meta.extents = append(w.meta.extents, rec)
+	w.meta.since = append(w.meta.since, 0)
 }
