@@ -28,11 +28,12 @@ func (cs *clusterService) GetStatus(ctx context.Context, _ *storagedv1.GetStatus
 		in.Cluster = s.cluster
 		in.Leader = s.leader.Name
 		in.Nodes, in.Disks = l.nodes(s), l.disks(s, "")
+		chunks := l.chunkFacts(s)
 		for _, v := range s.volumes {
 			if v.State != metadb.StateReady {
 				continue
 			}
-			in.Volumes = append(in.Volumes, l.volume(s, v, false))
+			in.Volumes = append(in.Volumes, l.volume(s, v, chunks, false))
 			if f, ok := l.reg.volume(s.owners[v.ID].Chunk, v.ID); ok && in.Now.Sub(f.at) <= reportFresh && f.report.GetStatus().GetResyncBytesLeft() > 0 {
 				in.Rate += f.rate
 			}

@@ -14,10 +14,9 @@ import (
 // lun is the logical unit number of every volume in its target.
 const lun = 1
 
-// volume renders a volume for the API. s is the mirror's state, under its lock.
-func (l *leader) volume(s *state, v metadb.Volume, withExtents bool) *storagedv1.Volume {
+// volume renders a volume for the API. s is the mirror's state, under its lock; chunks are its chunkFacts.
+func (l *leader) volume(s *state, v metadb.Volume, chunks map[block.ChunkID]chunkFact, withExtents bool) *storagedv1.Volume {
 	o := s.owners[v.ID]
-	chunks := l.chunkFacts(s)
 	fact, ok := l.reg.volume(o.Chunk, v.ID)
 	f := volumeFacts{Volume: v, Owner: o, Extents: s.extents[v.ID], Chunks: chunks, Now: l.now()}
 	if ok {

@@ -22,8 +22,6 @@ import (
 )
 
 const (
-	// quotaBytes is the size of etcd's database at which it refuses writes.
-	quotaBytes = 8 << 30
 	// txnOpsMax admits the transactions of package metadb with room to spare.
 	txnOpsMax = 1024
 	// requestBytesMax admits a volume record with many views and labels.
@@ -77,7 +75,7 @@ func (s *server) etcdConfig() *embed.Config {
 	cfg.Dir = o.DataDir
 	cfg.TickMs = uint(timeouts.MetaHeartbeat / time.Millisecond)
 	cfg.ElectionMs = uint(timeouts.MetaElection / time.Millisecond)
-	cfg.QuotaBackendBytes = quotaBytes
+	cfg.QuotaBackendBytes = o.QuotaBytes
 	cfg.MaxTxnOps = txnOpsMax
 	cfg.MaxRequestBytes = requestBytesMax
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = "periodic", historyRetention

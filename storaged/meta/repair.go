@@ -234,6 +234,11 @@ func (l *leader) repairOnce(ctx context.Context) {
 		jobs = l.repairJobs(s, judge)
 		if len(jobs) > 0 {
 			pool = l.rooms(s)
+			l.repair.mu.Lock()
+			for k := range l.repair.copies { // no set names them yet
+				take(pool, k.disk, s.volumes[k.extent.Volume].Thin)
+			}
+			l.repair.mu.Unlock()
 		}
 	})
 	for _, j := range jobs {
@@ -424,6 +429,7 @@ func (l *leader) repairStep(ctx context.Context, j repairJob, pool []diskRoom) e
 		var targets []target
 		size := min(uint64(block.ExtentSizeBytes), v.SizeBytes-uint64(e.Index)*block.ExtentSizeBytes)
 		if targets, err = p.place(e.Index, size, 1, j.with); err == nil {
+			take(pool, targets[0].Disk, v.Thin) // for the steps that follow in this pass
 			return l.addMember(ctx, cc, e, targets[0])
 		}
 	}
@@ -433,6 +439,20 @@ func (l *leader) repairStep(ctx context.Context, j repairJob, pool []diskRoom) e
 		l.repair.mu.Unlock()
 	}
 	return err
+}
+
+// take counts one more replica on a disk of a pool.
+func take(pool []diskRoom, id block.DiskID, thin bool) {
+	for i := range pool {
+		if pool[i].ID != id {
+			continue
+		}
+		if thin {
+			pool[i].ThinBytes += block.ExtentSizeBytes
+		} else {
+			pool[i].Thick += block.ExtentSizeBytes
+		}
+	}
 }
 
 func (l *leader) addMember(ctx context.Context, cc storagedv1.ChunkControlClient, e block.ExtentID, t target) error {

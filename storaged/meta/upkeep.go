@@ -38,7 +38,7 @@ func (s *server) upkeep(ctx context.Context, e *embed.Etcd, cli *clientv3.Client
 	}
 	size, used := e.Server.Backend().Size(), e.Server.Backend().SizeInUse()
 	if full {
-		s.log.Error("the metadata database is full; compacting and defragmenting it", "dbBytes", size, "usedBytes", used, "quotaBytes", int64(quotaBytes))
+		s.log.Error("the metadata database is full; compacting and defragmenting it", "dbBytes", size, "usedBytes", used, "quotaBytes", s.opts.QuotaBytes)
 		// Compaction is not refused by the alarm. Watches that lag list again.
 		if _, err := cli.Compact(ctx, e.Server.KV().Rev()); err != nil {
 			s.log.Warn("compacting the metadata failed", "error", err)
@@ -57,7 +57,7 @@ func (s *server) upkeep(ctx context.Context, e *embed.Etcd, cli *clientv3.Client
 	if !full {
 		return
 	}
-	if size > quotaBytes/10*9 {
+	if size > s.opts.QuotaBytes/10*9 {
 		s.log.Error("the metadata database is still nearly full: delete volumes or snapshots that are not needed", "dbBytes", size)
 		return
 	}
@@ -77,7 +77,7 @@ func alarmText(e *embed.Etcd) string {
 	for _, a := range e.Server.Alarms() {
 		switch a.GetAlarm() {
 		case pb.AlarmType_NOSPACE:
-			out = append(out, "the metadata database is full (8 GiB); being compacted")
+			out = append(out, "the metadata database is full; it is being compacted")
 		case pb.AlarmType_CORRUPT:
 			out = append(out, "the metadata database of a member is corrupt: stop that member, move its data directory away, start it again")
 		}

@@ -294,7 +294,7 @@ func (l *leader) describe(id block.VolumeID) (*storagedv1.Volume, error) {
 	var out *storagedv1.Volume
 	l.view(func(s *state) {
 		if v, ok := s.volumes[id]; ok {
-			out = l.volume(s, v, false)
+			out = l.volume(s, v, l.chunkFacts(s), false)
 		}
 	})
 	if out == nil {
@@ -352,7 +352,7 @@ func (vs *volumesService) GetVolume(ctx context.Context, req *storagedv1.GetVolu
 			id = s.names[req.GetName()].Volume
 		}
 		if v, ok := s.volumes[id]; ok && v.State != metadb.StateDeleting {
-			out = l.volume(s, v, req.GetExtents())
+			out = l.volume(s, v, l.chunkFacts(s), req.GetExtents())
 		}
 	})
 	if out == nil {
@@ -370,6 +370,7 @@ func (vs *volumesService) ListVolumes(ctx context.Context, req *storagedv1.ListV
 	}
 	out := &storagedv1.ListVolumesResponse{}
 	l.view(func(s *state) {
+		chunks := l.chunkFacts(s)
 		for _, v := range s.sortedVolumes() {
 			if v.State == metadb.StateDeleting || v.Name <= req.GetPageToken() {
 				continue
@@ -378,7 +379,7 @@ func (vs *volumesService) ListVolumes(ctx context.Context, req *storagedv1.ListV
 				out.NextPageToken = out.Volumes[size-1].GetName()
 				return
 			}
-			out.Volumes = append(out.Volumes, l.volume(s, v, false))
+			out.Volumes = append(out.Volumes, l.volume(s, v, chunks, false))
 		}
 	})
 	return out, nil
