@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -178,4 +179,140 @@ func BenchmarkThreeStores(b *testing.B) {
 			benchWrites(b, benchStores(b, 3, 4<<30), c.depth, c.blocks, c.seq, 2)
 		})
 	}
+}
+
+// nullDisk forgets what is written: what is left is the store's own cost.
+type nullDisk struct{ vdisk.Disk }
+
+func (d nullDisk) WriteDurable(p []byte, off int64) error { return nil }
+
+// BenchmarkSubmit is the committer's cost of 4 KiB writes in batches, without a disk: index, checksums, entries, hand-off.
+func BenchmarkSubmit(b *testing.B) {
+	for _, sums := range []string{"given", "computed"} {
+		b.Run("sums "+sums, func(b *testing.B) {
+			d := newSim(b, 4<<30, 2<<30)
+			o := quiet()
+			o.DestageFill = 60
+			s := mustOpen(b, nullDisk{d}, o)
+			defer s.abandon()
+			e := ext(1, 0)
+			mustReplica(b, s, e)
+			const batch = 32
+			data := vdisk.Aligned(block.Size)
+			given := []uint32{1}
+			ws := make([]*Write, batch)
+			var c waiter
+			for i := range ws {
+				ws[i] = &Write{Extent: e, Kind: Data, Data: data, Completer: &c}
+				if sums == "given" {
+					ws[i].Sums = given
+				}
+			}
+			rnd := rand.New(rand.NewPCG(1, 2))
+			stamp := uint64(0)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for n := 0; n < b.N; n += batch {
+				for _, w := range ws {
+					stamp++
+					w.Range, w.Stamp = rng(rnd.Uint32N(16384), 1), block.Stamp(stamp)
+				}
+				c.wg.Add(batch)
+				s.SubmitBatch(ws)
+				c.wg.Wait()
+				if s.ring.used()*2 > s.ring.blocks {
+					b.StopTimer()
+					s.mu.Lock()
+					s.ring.tail.Store(s.ring.headAtomic.Load()) // nothing is ever destaged here
+					s.mu.Unlock()
+					b.StartTimer()
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkRead reads from one store on a file, written before and destaged.
+func BenchmarkRead(b *testing.B) {
+	for _, c := range []struct {
+		name  string
+		depth int
+		count uint32
+	}{{"4KiB depth 1", 1, 1}, {"4KiB depth 32", 32, 1}, {"1MiB depth 4", 4, 256}} {
+		b.Run(c.name, func(b *testing.B) {
+			s := benchStores(b, 1, 4<<30)[0]
+			e := ext(1, 0)
+			mustReplica(b, s, e)
+			for i := range uint32(1024) {
+				w := &Write{Extent: e, Kind: Data, Range: rng(i*256, 256), Stamp: 1, Data: vdisk.Aligned(1 << 20)}
+				if err := run(s, w); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := s.Sync(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(int64(c.count) * block.Size)
+			b.ReportAllocs()
+			b.ResetTimer()
+			cpu := cpuTime()
+			t := time.Now()
+			var next atomic.Int64
+			var wg sync.WaitGroup
+			for k := range c.depth {
+				wg.Go(func() {
+					rnd := rand.New(rand.NewPCG(uint64(k), 3))
+					buf, info := vdisk.Aligned(int(c.count)*block.Size), make([]BlockInfo, c.count)
+					for next.Add(1) <= int64(b.N) {
+						if err := s.Read(e, block.LiveView, rng(rnd.Uint32N(block.PerExtent/c.count)*c.count, c.count), buf, info); err != nil || info[0].State != Written {
+							b.Error(err, info[0])
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			b.ReportMetric(float64(b.N)/time.Since(t).Seconds(), "reads/s")
+			b.ReportMetric(float64((cpuTime()-cpu).Nanoseconds())/float64(b.N)/1e3, "cpu-µs/read")
+		})
+	}
+}
+
+// BenchmarkRecovery opens a disk whose journal is full.
+func BenchmarkRecovery(b *testing.B) {
+	s := benchStores(b, 1, 4<<30)[0]
+	e := ext(1, 0)
+	mustReplica(b, s, e)
+	var stamp uint64
+	var c waiter
+	for s.ring.used()*100 < s.ring.blocks*95 {
+		s.qmu.Lock()
+		s.progress = progressMax // as if the destager was about to end
+		s.qmu.Unlock()
+		var ws []*Write
+		for range 256 {
+			stamp++
+			w := dataWrite(e, 0, rng(uint32(stamp*2654435761)%block.PerExtent, 1), stamp)
+			w.Completer = &c
+			ws = append(ws, w)
+		}
+		c.wg.Add(len(ws))
+		s.SubmitBatch(ws)
+		c.wg.Wait()
+		if s.n.checkpoints.Load() > 0 {
+			break
+		}
+	}
+	used := s.ring.used()
+	s.abandon()
+	b.ResetTimer()
+	for range b.N {
+		r := newStore(s.disk, s.sb, s.opts)
+		if err := r.recover(); err != nil {
+			b.Fatal(err)
+		}
+		used = r.ring.used()
+	}
+	b.ReportMetric(float64(used*slotBytes)/1e6, "journal-MB")
 }
