@@ -214,3 +214,36 @@ func TestCompareAndWriteIsAtomic(t *testing.T) {
 		t.Errorf("counted %d, want %d", got, initiators*each)
 	}
 }
+
+func TestReservationsSurviveAMoveOfTheOwner(t *testing.T) {
+	r := newRig(t, target.Options{})
+	holder, other := r.dial("iqn.2026-01.test:holder"), r.dial("iqn.2026-01.test:other")
+	out := func(s *initiator.Session, action, kind byte, key, service byte) error {
+		data := make([]byte, 24)
+		data[7], data[15] = key, service
+		_, err := s.Command(r.ctx(), []byte{scsi.OpPROut, action, kind, 0, 0, 0, 0, 0, 24}, data, true)
+		return err
+	}
+	for _, err := range []error{out(holder, scsi.PRRegister, 0, 0, 5), out(holder, scsi.PRReserve, 1, 5, 0)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The volume goes to another server, and both initiators with it.
+	next := newRig(t, target.Options{})
+	next.dir.ServeIQN(r.iqn, r.vol)
+	r.dir.Redirect(r.iqn, next.address)
+	if err := r.srv.CloseVolume(r.ctx(), r.iqn, target.VolumeMoved); err != nil {
+		t.Fatal(err)
+	}
+	conflict := &initiator.StatusError{Status: scsi.ReservationConflict}
+	if err := other.WriteAt(r.ctx(), random(512), 0); !errors.Is(err, conflict) {
+		t.Errorf("after the move another initiator's write ended with %v", err)
+	}
+	if err := holder.WriteAt(r.ctx(), random(512), 0); err != nil {
+		t.Errorf("after the move the holder's write ended with %v", err)
+	}
+	if at, _ := holder.Portal(); at != next.address {
+		t.Errorf("holder is at %s, want %s", at, next.address)
+	}
+}

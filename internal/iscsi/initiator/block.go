@@ -206,11 +206,25 @@ func (s *Session) Serial(ctx context.Context) (string, error) {
 	return string(b[4 : 4+int(b[3])]), nil
 }
 
-func (s *Session) reportSize() {
-	c, err := s.ReadCapacity(s.ctx)
-	if err != nil {
-		s.opt.Log.Warn("new size could not be read", slog.String("target", s.opt.Target), slog.Any("error", err))
+// lookAtSize asks for the capacity, aside, and reports it if it is not the one known.
+func (s *Session) lookAtSize() {
+	if s.opt.OnResize == nil || s.ctx.Err() != nil {
 		return
 	}
-	s.opt.OnResize(c.SizeBytes)
+	s.wg.Go(func() {
+		c, err := s.ReadCapacity(s.ctx)
+		if err != nil {
+			if s.ctx.Err() == nil {
+				s.opt.Log.Warn("size could not be read", slog.String("target", s.opt.Target), slog.Any("error", err))
+			}
+			return
+		}
+		s.mu.Lock()
+		changed := s.size != c.SizeBytes
+		s.size = c.SizeBytes
+		s.mu.Unlock()
+		if changed {
+			s.opt.OnResize(c.SizeBytes)
+		}
+	})
 }

@@ -450,8 +450,8 @@ func (c *conn) finish(r *Request, h *pdu.Header, status scsi.Status) error {
 		}
 	}
 	s.mu.Unlock()
-	if resized && s.opt.OnResize != nil {
-		go s.reportSize()
+	if resized {
+		s.lookAtSize()
 	}
 	if again {
 		return nil
@@ -508,11 +508,11 @@ func (c *conn) async(h *pdu.Header) error {
 	switch h.AsyncEvent() {
 	case eventLogout:
 		// Commands in progress end first, so that none has to be repeated.
-		go func() {
+		c.s.wg.Go(func() {
 			c.drain(500 * time.Millisecond)
 			c.logout(500 * time.Millisecond)
 			c.net.Close()
-		}()
+		})
 	case eventConnDrop, eventSessionDrop:
 		return errors.New("target drops the connection")
 	}

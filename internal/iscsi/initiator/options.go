@@ -35,7 +35,8 @@ type Options struct {
 	// NOPInterval, NOPTimeout, LoginTimeout and Replacement default to those of package timeouts. LoginTimeout bounds one attempt at
 	// one portal; another portal is tried besides after HedgeAfter (400 ms).
 	NOPInterval, NOPTimeout, LoginTimeout, Replacement, HedgeAfter time.Duration
-	// OnResize is called, from a goroutine of its own, when the target reports a new capacity.
+	// OnResize is called when the unit has a new capacity, be it that the target says so or that it shows after a reconnect. It runs in
+	// a goroutine of its own and must not call Close, which waits for it.
 	OnResize func(sizeBytes uint64)
 	Log      *slog.Logger
 	// DialContext opens connections; net.Dialer's by default.

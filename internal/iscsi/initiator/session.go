@@ -27,8 +27,11 @@ type Session struct {
 	cancel context.CancelFunc
 	done   chan struct{} // the connecting goroutine has ended
 
+	wg sync.WaitGroup // short-lived helpers: looking at the size, leaving a connection
+
 	mu       sync.Mutex
-	up       *conn // nil while there is none
+	size     uint64 // last known, if OnResize is set
+	up       *conn  // nil while there is none
 	changed  chan struct{}
 	failed   error // requests fail at once with this: ErrUnreachable or ErrClosed
 	lastErr  error
@@ -84,6 +87,17 @@ func Dial(ctx context.Context, o Options) (*Session, error) {
 	}
 	s.install(c)
 	go s.run(c)
+	if o.OnResize != nil {
+		// What is known before anything can change.
+		c, err := s.ReadCapacity(ctx)
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		s.mu.Lock()
+		s.size = c.SizeBytes
+		s.mu.Unlock()
+	}
 	return s, nil
 }
 
@@ -131,6 +145,7 @@ func (s *Session) run(c *conn) {
 			return
 		}
 		s.install(c)
+		s.lookAtSize()
 	}
 }
 
@@ -269,6 +284,7 @@ func (s *Session) Close() error {
 	}
 	s.cancel()
 	<-s.done
+	s.wg.Wait()
 	return nil
 }
 
