@@ -231,7 +231,7 @@ func (o *Owner) PeerDown(now Time, c block.ChunkID, out []Effect) []Effect {
 func (o *Owner) peerDown(p *peer) {
 	p.up, p.taken, p.asked, p.pending = false, false, false, false
 	p.downSince = o.now
-	p.chain, p.confirmSent, p.confirmAgain = 0, 0, false
+	p.confirmSent, p.confirmAgain = 0, false // the chain does not depend on connections
 	for i := 0; i < len(o.active); i++ {
 		e := o.active[i]
 		for s := range e.slots {

@@ -130,6 +130,7 @@ func (o *Owner) onReadReply(r *request, m *Message) {
 	i := int(r.slot)
 	switch m.Status {
 	case StatusOK:
+		o.recovered(e, i)
 		r.top = max(r.top, m.Stamp)
 		if o.readable(r) {
 			c := o.complete(r.tag, ResultOK)

@@ -82,6 +82,15 @@ func (o *Owner) plantReplaceLast(e *extent) bool {
 	return false
 }
 
+// recovered takes back the wish to remove a last copy that answers again.
+func (o *Owner) recovered(e *extent, i int) {
+	s := &e.slots[i]
+	if e.leaving.has(i) && e.change == nil && s.failed == StatusOK && !s.drained && !s.stale && e.fullCount(e.members&^e.leaving) == 0 {
+		e.leaving &^= bit(i)
+		o.evaluate(e)
+	}
+}
+
 func (o *Owner) reportNeeds(e *extent, which mask) {
 	if e.needs {
 		return

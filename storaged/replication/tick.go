@@ -158,12 +158,16 @@ func (o *Owner) retryLast(e *extent) {
 		return
 	}
 	for i := range e.slots {
-		if e.leaving.has(i) && e.members.has(i) && e.slots[i].peer.taken {
-			if e.slots[i].failed == StatusOK || e.slots[i].failed == StatusNoReplica || e.slots[i].failed == StatusDiskFailed || e.slots[i].failed == StatusNoSpace {
-				o.resend(e, i)
-			}
+		s := &e.slots[i]
+		if !e.leaving.has(i) || !e.members.has(i) || !s.peer.taken || s.stale {
+			continue
 		}
+		if s.failed == StatusNoReplica || s.failed == StatusNoSpace {
+			s.failed = StatusOK // its disk may have come back; a refusal puts it back
+		}
+		o.resend(e, i)
 	}
+	o.sendReads(e)
 }
 
 // dropIdle lets replicas on chunks that stay away leave extents without I/O, a few at a time.

@@ -223,6 +223,7 @@ func (o *Owner) onWriteReply(p *peer, m *Message) {
 	case StatusOK:
 		r.acked |= bit(i)
 		r.nospace &^= bit(i)
+		o.recovered(e, i)
 	case StatusNoSpace:
 		if e.join != nil && e.join.slot == i && !e.wanted.has(i) {
 			o.joinFailed(e, m.Status)
