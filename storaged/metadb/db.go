@@ -99,12 +99,15 @@ func (g OwnerGuard) cmp() clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(keyOwner(g.Volume)), "=", g.Revision)
 }
 
-// attempt bounds one transaction, so that a silent etcd member is noticed and the next is tried.
-const attempt = 1500 * time.Millisecond
+// These bound one transaction, so that a silent etcd member is noticed and the next is tried. Reads can be of a whole volume.
+const (
+	writeAttempt = 1000 * time.Millisecond
+	readAttempt  = 1500 * time.Millisecond
+)
 
 // commit runs one transaction. The error is ErrOutcomeUnknown for every failure in which it cannot be excluded that it happened.
 func (d *DB) commit(ctx context.Context, cmps []clientv3.Cmp, then, orElse []clientv3.Op) (*clientv3.TxnResponse, error) {
-	tctx, cancel := context.WithTimeout(ctx, attempt)
+	tctx, cancel := context.WithTimeout(ctx, writeAttempt)
 	defer cancel()
 	resp, err := d.cli.Txn(tctx).If(cmps...).Then(then...).Else(orElse...).Commit()
 	if err != nil {
@@ -117,7 +120,7 @@ func (d *DB) commit(ctx context.Context, cmps []clientv3.Cmp, then, orElse []cli
 // read runs one read-only transaction, retried on another member while ctx lasts.
 func (d *DB) read(ctx context.Context, ops ...clientv3.Op) (*clientv3.TxnResponse, error) {
 	for {
-		tctx, cancel := context.WithTimeout(ctx, attempt)
+		tctx, cancel := context.WithTimeout(ctx, readAttempt)
 		resp, err := d.cli.Txn(tctx).Then(ops...).Commit()
 		cancel()
 		if err == nil {

@@ -92,21 +92,33 @@ func (d *DB) watch(ctx context.Context, prefix string, rev *int64, emit func(bat
 	defer cancel()
 	var quiet <-chan time.Time
 	var timer *time.Timer
+	silent := func() {
+		d.log.Warn("metadata watch is silent; opening it at another member", "prefix", prefix, "silent", silence)
+		d.streams.renew(wctx)
+		d.ends.probe()
+	}
+	var opened *time.Timer
 	if d.ends != nil {
+		defer d.streams.join(d)()
+		// Watch returns only when the member has answered.
+		opened = time.AfterFunc(silence, cancel)
+	}
+	ch := d.cli.Watch(wctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(*rev+1))
+	if d.ends != nil {
+		if !opened.Stop() {
+			silent()
+			return false, true
+		}
 		timer = time.NewTimer(silence)
 		defer timer.Stop()
 		quiet = timer.C
-		defer d.streams.join(d)()
 	}
-	ch := d.cli.Watch(wctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(*rev+1))
 	for {
 		select {
 		case <-ctx.Done():
 			return false, true
 		case <-quiet:
-			d.log.Warn("metadata watch is silent; opening it at another member", "prefix", prefix, "silent", silence)
-			d.streams.renew(wctx)
-			d.ends.probe()
+			silent()
 			return false, true
 		case resp, ok := <-ch:
 			if !ok {
