@@ -65,8 +65,18 @@ func preDelete(ctx context.Context, c client.Client, connect controller.Connecto
 		return fmt.Errorf("list clusters: %w", err)
 	}
 	for i := range list.Items {
-		if err := refuseVolumes(ctx, c, connect, &list.Items[i]); err != nil {
-			return err
+		for {
+			err := refuseVolumes(ctx, c, connect, &list.Items[i])
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, errVolumesGoing) {
+				return err
+			}
+			say(err.Error())
+			if err := sleep(ctx, 2*time.Second); err != nil {
+				return err
+			}
 		}
 	}
 	for i := range list.Items {
@@ -99,6 +109,20 @@ func preDelete(ctx context.Context, c client.Client, connect controller.Connecto
 	return nil
 }
 
+// errVolumesGoing says that volumes exist, and all of them are being deleted already.
+var errVolumesGoing = errors.New("waiting for volumes that are being deleted")
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("%w: not in time", errVolumesGoing)
+	case <-t.C:
+		return nil
+	}
+}
+
 // refuseVolumes returns an error that lists the cluster's volumes, nil if it has none, or never had members to keep any.
 func refuseVolumes(ctx context.Context, c client.Client, connect controller.Connector, cluster *v1alpha1.IOMeshCluster) error {
 	if cluster.DeletionTimestamp != nil || cluster.Annotations[v1alpha1.AnnotationAcceptLoss] == cluster.Name {
@@ -127,8 +151,15 @@ func refuseVolumes(ctx context.Context, c client.Client, connect controller.Conn
 		return nil
 	}
 	names := make([]string, 0, len(volumes))
+	going := 0
 	for _, v := range volumes {
 		names = append(names, v.GetName())
+		if v.GetState() == "Deleting" {
+			going++
+		}
+	}
+	if going == len(volumes) {
+		return errVolumesGoing
 	}
 	return fmt.Errorf("refused: cluster %s has %d volumes (%s); delete their PersistentVolumeClaims first", cluster.Name, len(volumes), strings.Join(names[:min(10, len(names))], ", "))
 }

@@ -8,7 +8,7 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:resource:path=blockdevices,singular=blockdevice,shortName=bd,categories=iomesh,scope=Namespaced
+// +kubebuilder:resource:path=blockdevices,singular=blockdevice,shortName=bd,scope=Namespaced
 // +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.node`
 // +kubebuilder:printcolumn:name="Path",type=string,JSONPath=`.spec.path`
 // +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.spec.identity.size`

@@ -10,7 +10,7 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:resource:path=iomeshclusters,singular=iomeshcluster,shortName=iomesh,categories=iomesh,scope=Namespaced
+// +kubebuilder:resource:path=iomeshclusters,singular=iomeshcluster,shortName=iomesh,scope=Namespaced
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
 // +kubebuilder:printcolumn:name="Health",type=string,JSONPath=`.status.health`
 // +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.status.columns.nodes`,description="storage nodes online / wanted"

@@ -136,14 +136,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	} else {
 		err = p.run(ctx)
 	}
-	if err != nil {
-		p.log.Error("reconcile", "error", err)
-		var conflict *conflictError
-		if errors.As(err, &conflict) {
-			err = nil // the cache is behind; the next pass sees more
-		}
+	var again *conflictError
+	if errors.As(err, &again) {
+		// The cache is behind; the next pass sees more.
+		p.log.Info("another pass follows", "because", err)
+		return reconcile.Result{RequeueAfter: 200 * time.Millisecond}, nil
 	}
-	return reconcile.Result{RequeueAfter: r.Poll}, err
+	return reconcile.Result{RequeueAfter: r.Poll}, err // controller-runtime logs it
 }
 
 // conflictError says that an object changed between look and deed.
