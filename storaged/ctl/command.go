@@ -59,7 +59,7 @@ Give either --dir, the directory of a development cluster (storaged dev), or --m
 		}
 		return nil
 	}
-	cmd.AddCommand(a.volumeCommand(), a.snapshotCommand(), a.nodeCommand(), a.diskCommand(), a.statusCommand(), a.taskCommand())
+	cmd.AddCommand(a.volumeCommand(), a.snapshotCommand(), a.nodeCommand(), a.diskCommand(), a.statusCommand(), a.taskCommand(), a.metaCommand())
 	return cmd
 }
 
@@ -98,6 +98,7 @@ type control struct {
 type client struct {
 	addresses []string
 	conns     []*grpc.ClientConn
+	tls       *mtls.Source // nil = plain
 }
 
 func (a *app) connect() (*client, error) {
@@ -127,6 +128,7 @@ func (a *app) connect() (*client, error) {
 		return nil, usage("no cluster given; use --dir DIR of a development cluster, or --meta HOST:PORT with --tls-dir DIR")
 	}
 	var creds credentials.TransportCredentials = insecure.NewCredentials()
+	c := &client{addresses: addresses}
 	if !a.plain {
 		if tlsDir == "" {
 			return nil, usage("--tls-dir is missing: it names the directory with ca.crt, tls.crt and tls.key of role admin")
@@ -135,9 +137,8 @@ func (a *app) connect() (*client, error) {
 		if err != nil {
 			return nil, &Error{code: exitFailed, err: err, msg: fmt.Sprintf("credentials in %s: %v; --tls-dir must hold ca.crt, tls.crt and tls.key", tlsDir, err)}
 		}
-		creds = src.ClientCredentials(mtls.RoleMeta)
+		c.tls, creds = src, src.ClientCredentials(mtls.RoleMeta)
 	}
-	c := &client{addresses: addresses}
 	for _, addr := range addresses {
 		cc, err := grpc.NewClient("passthrough:///"+strings.TrimSpace(addr), grpc.WithTransportCredentials(creds))
 		if err != nil {

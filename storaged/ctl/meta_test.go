@@ -1,0 +1,87 @@
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.etcd.io/etcd/etcdutl/v3/snapshot"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/storaged/metadb/metadbtest"
+)
+
+func TestCopyCheckedFindsEveryDamage(t *testing.T) {
+	data := bytes.Repeat([]byte("metadata"), 20000)
+	sum := sha256.Sum256(data)
+	whole := append(bytes.Clone(data), sum[:]...)
+	var out bytes.Buffer
+	if n, err := copyChecked(&out, bytes.NewReader(whole)); err != nil || n != int64(len(whole)) || !bytes.Equal(out.Bytes(), whole) {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	for _, cut := range []int{0, 5, 31, 32, len(whole) / 2, len(whole) - 1} {
+		if _, err := copyChecked(&out, bytes.NewReader(whole[:cut])); err == nil {
+			t.Errorf("cut to %d bytes: accepted", cut)
+		}
+	}
+	for _, at := range []int{0, len(whole) / 2, len(whole) - 40, len(whole) - 1} {
+		bad := bytes.Clone(whole)
+		bad[at] ^= 1
+		if _, err := copyChecked(&out, bytes.NewReader(bad)); err == nil {
+			t.Errorf("bit flipped at %d: accepted", at)
+		}
+	}
+}
+
+type peer struct {
+	storagedv1.UnimplementedMetaPeerServer
+	url string
+}
+
+func (p peer) Probe(context.Context, *storagedv1.ProbeRequest) (*storagedv1.ProbeResponse, error) {
+	return &storagedv1.ProbeResponse{Name: "m0", Established: true, ClientUrl: p.url, MemberId: 1, LeaderId: 1}, nil
+}
+
+func TestBackupIsAnEtcdSnapshotAndNeverOverwrites(t *testing.T) {
+	srv := metadbtest.Start(t)
+	metadbtest.Lead(t, srv.Open(t), 1)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gs := grpc.NewServer()
+	storagedv1.RegisterMetaPeerServer(gs, peer{url: srv.Endpoint})
+	go func() { _ = gs.Serve(ln) }()
+	t.Cleanup(gs.Stop)
+	dir := t.TempDir()
+	b, err := json.Marshal(control{Meta: []string{ln.Addr().String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "control.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "backup.db")
+	out, code, text := run(t, "--dir", dir, "meta", "backup", file)
+	if code != 0 || !strings.Contains(out, "from member m0") {
+		t.Fatalf("%s %s", out, text)
+	}
+	st, err := snapshot.NewV3(zap.NewNop()).Status(file)
+	if err != nil || st.TotalKey == 0 {
+		t.Errorf("etcd reads %+v, %v", st, err)
+	}
+	if _, code, text := run(t, "--dir", dir, "meta", "backup", file); code != 2 || !strings.Contains(text, "exists") {
+		t.Errorf("a second time: %d %s", code, text)
+	}
+	if left, _ := filepath.Glob(file + ".*"); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
