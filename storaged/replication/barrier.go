@@ -68,13 +68,11 @@ func (o *Owner) Release(now Time, to block.ChunkID, out []Effect) []Effect {
 	}
 	o.release = &release{to: to, since: now}
 	if o.bugs.has(BugReleaseWithoutDrain) {
-		for _, p := range o.peers {
-			if p.taken {
-				o.send(p, MsgRelease)
+		for _, e := range o.active {
+			for e.inflight.head != nil {
+				o.finish(e.inflight.head, ResultOK, true)
 			}
 		}
-		o.out = append(o.out, Effect{Kind: EffSetOwner, To: to, Epoch: o.opt.Epoch + 1})
-		o.release = nil
 	}
 	return o.leave()
 }

@@ -28,7 +28,7 @@ const (
 	BugCopyOverwrites
 	// BugSnapshotWithoutBarrier: snapshots do not wait for writes in flight.
 	BugSnapshotWithoutBarrier
-	// BugReleaseWithoutDrain: a planned move does not wait, and keeps serving reads of its last state.
+	// BugReleaseWithoutDrain: a planned move acknowledges what is in flight instead of waiting for it.
 	BugReleaseWithoutDrain
 	// BugNoRollForward: a new owner serves without making members equal.
 	BugNoRollForward

@@ -197,8 +197,13 @@ func (w *World) fault(k FaultKind, c *chunk) {
 		if k == FaultPause {
 			c.stopClock(d)
 		}
-		if w.chance(40) {
+		if w.chance(60) {
+			// It wakes up alone, and has to find out by itself that it has been replaced.
 			w.cutOff(c)
+			c.metaCut = true
+			w.after(d+w.between(0, 3*sec), func() { w.join(c) })
+		} else if w.chance(40) {
+			c.metaCut = true
 			w.after(d+w.between(0, 3*sec), func() { w.join(c) })
 		}
 	case FaultIsolate:
@@ -266,6 +271,11 @@ func (w *World) fault(k FaultKind, c *chunk) {
 			if x != o && x.alive {
 				x.die(false)
 				w.after(w.between(10*ms, 150*ms), func() { w.revive(x) })
+			}
+		}
+		for _, cl := range w.clients {
+			if s := cl.sess; s != nil && s.chunk == o && cl.writes > 0 && w.chance(70) {
+				w.after(w.between(0, 500*ms), func() { cl.dropSession(s) })
 			}
 		}
 		w.after(160*ms, func() {

@@ -76,6 +76,16 @@ func (w *World) idle() bool {
 func (w *World) settled() bool { return w.why() == "" }
 
 func (w *World) why() string {
+	for _, c := range w.chunks {
+		if c.frozenTill > w.now {
+			return "a chunk is frozen"
+		}
+		for i := range c.index {
+			if l := w.net.link(i, c.index); !l.up || l.known[0] != l.gen || l.known[1] != l.gen {
+				return "connections are missing"
+			}
+		}
+	}
 	o := w.meta.owner
 	switch {
 	case o.owner == nil || o.ownerEpoch != w.meta.epoch:
