@@ -2,9 +2,7 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -13,19 +11,17 @@ import (
 
 // NodeExpandVolume implements csi.NodeServer: the device takes the volume's size over, then the filesystem the device's.
 func (s *Service) NodeExpandVolume(ctx context.Context, in *csipb.NodeExpandVolumeRequest) (*csipb.NodeExpandVolumeResponse, error) {
-	id, path := in.GetVolumeId(), in.GetVolumePath()
+	id := in.GetVolumeId()
 	if id == "" {
 		return nil, code.New(code.Invalid, "volume_id is missing")
 	}
-	if path == "" {
+	// The path is only checked for being there, as CSI wants it: what is grown is the device and the staged mount.
+	if in.GetVolumePath() == "" {
 		return nil, code.New(code.Invalid, "volume_path is missing")
 	}
 	rec, err := s.staged(id)
 	if err != nil {
 		return nil, err
-	}
-	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-		return nil, code.New(code.NotFound, "volume %s is not at %s", id, path)
 	}
 	attacher, err := s.attacher(rec.Mode)
 	if err != nil {

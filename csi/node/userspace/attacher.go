@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	attachv1 "github.com/iomesh/iomesh/attach/api/v1"
@@ -20,10 +22,16 @@ type Attacher struct {
 	socket string
 }
 
+// connect: a restarted daemon is back within seconds, and volumes wait for it.
+var connect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+	MinConnectTimeout: 2 * time.Second,
+}
+
 // New makes an attacher over the daemon's socket. It connects at the first call.
 func New(socket string) (*Attacher, error) {
 	socket = strings.TrimPrefix(socket, "unix://")
-	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(connect))
 	if err != nil {
 		return nil, fmt.Errorf("attacher at %s: %w", socket, err)
 	}
