@@ -252,6 +252,10 @@ func (l *Lease) released(holder block.ChunkID, v VolumeEpoch) {
 			l.free(w)
 			return
 		}
+		if w.Volume == v.Volume && w.holder == holder && holder == l.opt.Self {
+			// An owner has stopped, but what waits is further ahead: is there none up to there?
+			l.exclude(w.VolumeEpoch)
+		}
 	}
 }
 

@@ -104,6 +104,9 @@ func TestTheOwnChunkEndsByStopping(t *testing.T) {
 	if out = l.Tick(at(time.Minute), nil); len(out) != 0 {
 		t.Fatal("freed by time, although the own owner has not stopped")
 	}
+	if out = l.Released(at(time.Minute), VolumeEpoch{wantedEpoch.Volume, 5}, nil); len(out) != 1 || out[0].Kind != EffExclude {
+		t.Fatalf("the end of an older owner is not followed by the question for the rest: %v", kinds(out))
+	}
 	out = l.Released(at(time.Minute), wantedEpoch, nil)
 	if len(out) != 1 || out[0].Kind != EffFree {
 		t.Fatalf("not freed: %v", kinds(out))
