@@ -379,6 +379,9 @@ func (c *client) answered(o *ioOp, res replication.Result) {
 	if w.cfg.Trace != nil {
 		w.tracef("client %d: op kind %d extent %d %v vals %v got %v result %d", c.id, o.kind, o.ext, o.rng, o.vals, o.got, res)
 	}
+	if res == replication.ResultInvalid && int(o.ext) >= w.cfg.Extents {
+		res = replication.ResultLost // an owner that has been replaced does not learn that the volume grew
+	}
 	switch res {
 	case replication.ResultLost, replication.ResultReleased, replication.ResultBusy:
 		o.session = 0

@@ -106,7 +106,7 @@ func (w *World) ready() *chunk {
 // drain takes a replica away, perhaps after another was added.
 func (w *World) drain() {
 	c := w.ready()
-	if c == nil || w.healed {
+	if c == nil || w.healed || w.now < w.quietTill {
 		return
 	}
 	x := block.ExtentIndex(w.rng.IntN(len(w.meta.extents)))
@@ -127,7 +127,8 @@ func (w *World) drain() {
 }
 
 func (w *World) remove(x block.ExtentIndex, d block.DiskID) {
-	if c := w.ready(); c != nil && !w.healed {
+	if c := w.ready(); c != nil && !w.healed && w.now >= w.quietTill {
+		w.activeTill = max(w.activeTill, w.now+3*sec)
 		w.tracef("drain %x of extent %d", d[:2], x)
 		c.do(c.owner.RemoveMember(c.clock(), x, d, c.effects()))
 	}
