@@ -7,13 +7,17 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/go-logr/logr"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // logins of cloud providers in kubeconfigs
+	"k8s.io/klog/v2"
 
 	"github.com/iomesh/iomesh/kubectl-iomesh/command"
 )
 
 func main() {
+	// Libraries below log what the commands report anyway, or what is no fault at all: a closed stream.
+	klog.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal unwinds, the second kills.
 	context.AfterFunc(ctx, stop)

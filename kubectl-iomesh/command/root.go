@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,7 +49,7 @@ func (e *Env) root() *cobra.Command {
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl iomesh"},
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          noArgs,
+		Args:          noSubcommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			switch e.color {
@@ -87,10 +86,6 @@ func Execute(ctx context.Context, root *cobra.Command, errOut io.Writer) int {
 		fmt.Fprintln(errOut, "interrupted")
 		return fault.CodeInterrupted
 	}
-	var coded *fault.Error
-	if !errors.As(err, &coded) && strings.HasPrefix(err.Error(), "unknown command") {
-		err = fault.Usage("%s", strings.Split(err.Error(), "\n")[0])
-	}
 	fmt.Fprintln(errOut, "Error:", err)
 	return fault.Code(err)
 }
@@ -112,14 +107,17 @@ func exactly(n int, what string) cobra.PositionalArgs {
 	}
 }
 
+// noSubcommand refuses words that are no subcommand, which cobra would take for arguments.
+func noSubcommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fault.Usage("unknown command %q for %q", args[0], cmd.CommandPath())
+	}
+	return nil
+}
+
 // group is a command that only has subcommands.
 func group(use, short string, sub ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return fault.Usage("unknown command %q for %q", args[0], cmd.CommandPath())
-		}
-		return nil
-	}, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c := &cobra.Command{Use: use, Short: short, Args: noSubcommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	c.AddCommand(sub...)
 	return c
 }

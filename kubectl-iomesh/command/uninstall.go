@@ -42,6 +42,11 @@ func (e *Env) uninstallCommand() *cobra.Command {
 		if err != nil && fault.Code(err) == fault.CodeUsage {
 			return err
 		}
+		if c != nil {
+			if err := e.refuseVolumes(ctx, l, c); err != nil {
+				return err
+			}
+		}
 		var hooks bytes.Buffer
 		h, err := e.helmIn(l.Namespace, name, &hooks)
 		if err != nil {
@@ -54,11 +59,6 @@ func (e *Env) uninstallCommand() *cobra.Command {
 		if rel == nil && c == nil {
 			e.say("Nothing to do: there is neither a Helm release %s nor an IOMeshCluster in namespace %s.", name, l.Namespace)
 			return nil
-		}
-		if c != nil {
-			if err := e.refuseVolumes(ctx, l, c); err != nil {
-				return err
-			}
 		}
 		if err := e.confirmed(name, confirm, fmt.Sprintf("Remove IOMesh from namespace %s and release its disks?", l.Namespace)); err != nil {
 			return err
@@ -112,7 +112,7 @@ func (e *Env) refuseVolumes(ctx context.Context, l *link.Link, c *v1alpha1.IOMes
 	if len(names) > 20 {
 		names = append(names[:20], fmt.Sprintf("and %d more", len(names)-20))
 	}
-	return fault.Failed(nil, "delete their PersistentVolumeClaims first", "refused: %d volumes exist: %s", len(volumes), strings.Join(names, ", "))
+	return fault.Failed(nil, "delete their PersistentVolumeClaims first", "refused: volumes exist (%d): %s", len(volumes), strings.Join(names, ", "))
 }
 
 // deleteCluster deletes the object and follows the operator's work until it is gone. Without an operator it could never go, so its absence is told.

@@ -3,7 +3,6 @@ package command
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -14,40 +13,47 @@ import (
 // pollEvery is how often something waited for is looked at.
 const pollEvery = time.Second
 
-// await looks until done, printing each change of the state as a line. When time runs out the error tells the last state. Passing errors of
-// a look are part of the state: an API server that restarts ends no wait.
+// lookMax bounds one look, so that an API server that hangs is one failed look and not the end.
+const lookMax = 15 * time.Second
+
+// await looks until done, printing each change of the state as a line. When time runs out the error tells the last state that was seen. A
+// look that fails is a state too: an API server that restarts ends no wait.
 func (e *Env) await(ctx context.Context, timeout time.Duration, look func(context.Context) (state string, done bool, err error)) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
-	defer cancel()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	start, last := e.Now(), ""
+	start, last, seen := e.Now(), "", ""
 	for {
-		state, done, err := look(ctx)
-		if err != nil && ctx.Err() == nil {
-			state = err.Error()
+		lookCtx, cancel := context.WithTimeout(ctx, lookMax)
+		state, done, err := look(lookCtx)
+		cancel()
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		if ctx.Err() == nil || done {
-			if state != last {
-				e.say("%5.0fs  %s", e.Now().Sub(start).Seconds(), state)
-				last = state
+		if err != nil {
+			state = err.Error()
+		} else {
+			seen = state
+		}
+		if state != last {
+			e.say("%5.0fs  %s", e.Now().Sub(start).Seconds(), state)
+			last = state
+		}
+		if err == nil && done {
+			return nil
+		}
+		if e.Now().Sub(start) >= timeout {
+			if seen == "" {
+				seen = last
 			}
-			if done {
-				return nil
-			}
+			return fault.TimedOut("not done within %s: %s", timeout, seen)
 		}
 		select {
 		case <-ctx.Done():
-			if errors.Is(context.Cause(ctx), errTimeout) {
-				return fault.TimedOut("not done within %s: %s", timeout, last)
-			}
 			return ctx.Err()
 		case <-tick.C:
 		}
 	}
 }
-
-var errTimeout = errors.New("timed out")
 
 // confirmed asks for the name of the object, unless it was given by --confirm.
 func (e *Env) confirmed(name, given, question string) error {

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -24,6 +25,7 @@ type Agent struct {
 	conn *grpc.ClientConn
 	stop context.CancelFunc
 	done chan struct{}
+	errs *limited // standard error of the dial command; read after done
 }
 
 // Close ends the connection and waits for its stream.
@@ -77,7 +79,7 @@ func (l *Link) Agent(ctx context.Context, pod *corev1.Pod) (*Agent, error) {
 		<-done
 		return nil, fmt.Errorf("connect to the agent in pod %s: %w", pod.Name, err)
 	}
-	return &Agent{AgentClient: agentv1.NewAgentClient(conn), Node: pod.Spec.NodeName, conn: conn, stop: stop, done: done}, nil
+	return &Agent{AgentClient: agentv1.NewAgentClient(conn), Node: pod.Spec.NodeName, conn: conn, stop: stop, done: done, errs: errs}, nil
 }
 
 // EachAgent calls f for the agent of every node, at most eight at a time, each with the given time. It returns the errors by node: an agent
@@ -104,8 +106,13 @@ func (l *Link) EachAgent(ctx context.Context, timeout time.Duration, f func(cont
 				if err != nil {
 					return err
 				}
-				defer a.Close()
-				return f(ctx, a)
+				err = f(ctx, a)
+				a.Close()
+				// What the command in the container said is the cause; gRPC only saw its stream end.
+				if text := strings.TrimSpace(a.errs.String()); err != nil && text != "" {
+					return errors.New(text)
+				}
+				return err
 			}()
 			if err != nil {
 				mu.Lock()

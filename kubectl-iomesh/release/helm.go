@@ -37,6 +37,9 @@ const (
 	DryRunServer DryRun = "server" // lets the API server judge, and changes nothing
 )
 
+// active reports whether nothing is to be changed. The zero value is DryRunNone.
+func (d DryRun) active() bool { return d == DryRunClient || d == DryRunServer }
+
 // ParseDryRun reads the flag --dry-run.
 func ParseDryRun(s string) (DryRun, error) {
 	switch d := DryRun(s); d {
@@ -132,9 +135,9 @@ func strategy(d DryRun) action.DryRunStrategy { return action.DryRunStrategy(d) 
 func (h *Helm) Install(ctx context.Context, c Change) (*helmrelease.Release, error) {
 	i := action.NewInstall(h.config)
 	i.ReleaseName, i.Namespace, i.CreateNamespace, i.Timeout = h.Name, h.Namespace, c.CreateNamespace, c.Timeout
-	i.DryRunStrategy, i.HideSecret = strategy(c.DryRun), c.DryRun != DryRunNone
+	i.DryRunStrategy, i.HideSecret = strategy(c.DryRun), c.DryRun.active()
 	i.WaitStrategy = kube.HookOnlyStrategy
-	i.IncludeCRDs = c.DryRun != DryRunNone
+	i.IncludeCRDs = c.DryRun.active()
 	return h.result(i.RunWithContext(ctx, h.chart, c.Values))
 }
 
@@ -142,7 +145,7 @@ func (h *Helm) Install(ctx context.Context, c Change) (*helmrelease.Release, err
 func (h *Helm) Upgrade(ctx context.Context, c Change) (*helmrelease.Release, error) {
 	u := action.NewUpgrade(h.config)
 	u.Namespace, u.Timeout, u.MaxHistory = h.Namespace, c.Timeout, 10
-	u.DryRunStrategy, u.HideSecret = strategy(c.DryRun), c.DryRun != DryRunNone
+	u.DryRunStrategy, u.HideSecret = strategy(c.DryRun), c.DryRun.active()
 	u.ServerSideApply, u.ResetValues = "auto", true
 	u.WaitStrategy = kube.HookOnlyStrategy
 	return h.result(u.RunWithContext(ctx, h.Name, h.chart, c.Values))
