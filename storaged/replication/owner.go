@@ -137,7 +137,7 @@ func (o *Owner) enter(now Time, out []Effect) bool {
 	if o.lost {
 		return false
 	}
-	o.now, o.out = now, out
+	o.now, o.out = max(o.now, now), out
 	return true
 }
 

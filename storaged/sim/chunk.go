@@ -281,6 +281,9 @@ func (c *chunk) reported(r *replication.Report) {
 	switch r.Kind {
 	case replication.ReportJoined:
 		w.Stats.Joins++
+		w.Stats.Copied += int(r.CopiedBytes / block.Size)
+	case replication.ReportJoinFailed:
+		w.Stats.Copied += int(r.CopiedBytes / block.Size)
 	case replication.ReportRepaired:
 		w.Stats.Repairs++
 	case replication.ReportBad:

@@ -24,6 +24,7 @@ import (
 //	move N                  planned move of the volume
 //	run 2s                  lets time pass
 //	status                  owner and sets
+//	copied                  what resync has copied
 //	check                   members equal, history of every block linearizable
 type scenario struct {
 	w      *World
@@ -181,6 +182,8 @@ func (s *scenario) command(t *testing.T, f []string) string {
 		w.run(w.now + 1*sec)
 	case "run":
 		w.run(w.now + dur(1))
+	case "copied":
+		return fmt.Sprintf("%d blocks by resync so far", w.Stats.Copied)
 	case "status":
 		return "\n" + s.status()
 	case "check":

@@ -63,7 +63,7 @@ func (v *Violation) Error() string {
 
 // Stats counts what happened in a run.
 type Stats struct {
-	Events, Writes, Reads, Errors, Snapshots, Moves, Owners, SetChanges, Joins, Repairs, MediumErrors, Faults int
+	Events, Writes, Reads, Errors, Snapshots, Moves, Owners, SetChanges, Joins, Copied, Repairs, MediumErrors, Faults int
 }
 
 type eventKind uint8
@@ -293,6 +293,7 @@ func (s *Stats) add(o Stats) {
 	s.Owners += o.Owners
 	s.SetChanges += o.SetChanges
 	s.Joins += o.Joins
+	s.Copied += o.Copied
 	s.Repairs += o.Repairs
 	s.MediumErrors += o.MediumErrors
 	s.Faults += o.Faults
