@@ -24,6 +24,7 @@ func TestLibiscsiSuitePasses(t *testing.T) {
 		t.Skip("runs an external test suite")
 	}
 	r := newRig(t, target.Options{})
+	r.vol.LendReads() // as the replicated volume does
 	second, err := newListener(r.srv, t)
 	if err != nil {
 		t.Fatal(err)

@@ -53,11 +53,18 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
+func manyReads(x *raw) {
+	for range 128 {
+		x.command(read16(0, 8192), nil, 4<<20)
+	}
+}
+
 func TestHostileClientsCostBoundedMemoryAndHarmNobody(t *testing.T) {
 	const quota = 8 << 20
 	for _, c := range []struct {
 		name string
 		act  func(x *raw) // until the connection breaks or everything is sent
+		lend bool
 	}{
 		{"large writes whose data never come", func(x *raw) {
 			for range 128 {
@@ -74,12 +81,9 @@ func TestHostileClientsCostBoundedMemoryAndHarmNobody(t *testing.T) {
 				x.w.Add(&h, nil)
 			}
 			x.w.WriteTo(x.c)
-		}},
-		{"large reads whose data are never taken", func(x *raw) {
-			for range 128 {
-				x.command(read16(0, 8192), nil, 4<<20)
-			}
-		}},
+		}, false},
+		{"large reads whose data are never taken", manyReads, false},
+		{"large reads of lent memory whose data are never taken", manyReads, true},
 		{"pings with data whose answers are never taken", func(x *raw) {
 			x.c.SetWriteDeadline(time.Now().Add(time.Second))
 			var h pdu.Header
@@ -93,7 +97,7 @@ func TestHostileClientsCostBoundedMemoryAndHarmNobody(t *testing.T) {
 					return
 				}
 			}
-		}},
+		}, false},
 		{"immediate commands without end", func(x *raw) {
 			x.c.SetWriteDeadline(time.Now().Add(time.Second))
 			for i := range 20000 {
@@ -109,10 +113,13 @@ func TestHostileClientsCostBoundedMemoryAndHarmNobody(t *testing.T) {
 					return
 				}
 			}
-		}},
+		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, target.Options{SessionBytesMax: quota})
+			if c.lend {
+				r.vol.LendReads()
+			}
 			good := r.dial("iqn.2026-01.test:good")
 			if err := good.WriteAt(r.ctx(), make([]byte, 64<<20), 0); err != nil {
 				t.Fatal(err)
@@ -133,6 +140,9 @@ func TestHostileClientsCostBoundedMemoryAndHarmNobody(t *testing.T) {
 				}
 			}
 			held := r.srv.Totals().DataBytes
+			if lent := r.vol.LentBytes(); lent > 2*quota {
+				t.Errorf("%d bytes are lent, %d allowed for two sessions", lent, 2*quota)
+			}
 			if held > 2*quota {
 				t.Errorf("%d bytes in buffers, %d allowed for two sessions", held, 2*quota)
 			}

@@ -13,9 +13,13 @@ import (
 )
 
 func TestRandomOperationsMatchAByteSlice(t *testing.T) {
-	for _, digests := range []bool{false, true} {
-		t.Run(fmt.Sprintf("digests %v", digests), func(t *testing.T) {
+	for _, mode := range []string{"plain", "digests", "volume lends reads"} {
+		digests := mode == "digests"
+		t.Run(mode, func(t *testing.T) {
 			r := newRig(t, target.Options{})
+			if mode == "volume lends reads" {
+				r.vol.LendReads()
+			}
 			s := r.dial(someone, func(o *initiator.Options) { o.HeaderDigest, o.DataDigest = digests, digests })
 			ctx := r.ctx()
 			const size = 16 << 20
@@ -56,6 +60,7 @@ func TestRandomOperationsMatchAByteSlice(t *testing.T) {
 			if err := s.ReadAt(ctx, b, 0); err != nil || !bytes.Equal(b, model) {
 				t.Fatalf("final content differs (%v)", err)
 			}
+			eventually(t, "lent memory is given back", func() bool { return r.vol.LentBytes() == 0 })
 			c := s.Counters()
 			if c.Reconnects != 0 {
 				t.Errorf("%d reconnects without a fault", c.Reconnects)

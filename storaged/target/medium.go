@@ -31,9 +31,8 @@ func (x *session) prepareMedium(t *task) {
 		x.stats.reads.Add(1)
 		x.stats.readBytes.Add(bytes)
 		t.dataFrom = bytes
-		if bytes > 0 && !x.dev.prop.LendsReads {
-			t.need = uint32(bytes)
-		}
+		// Memory that the volume lends counts too: it is held until the initiator has taken the data.
+		t.need, t.lent = uint32(bytes), x.dev.prop.LendsReads
 		t.start = startRead
 	case scsi.VerbWrite, scsi.VerbWriteVerify:
 		x.stats.writes.Add(1)

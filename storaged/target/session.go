@@ -300,7 +300,7 @@ func (x *session) pump() {
 }
 
 func (x *session) buffer(t *task) {
-	if t.need > 0 {
+	if t.need > 0 && !t.lent {
 		t.buf = x.srv.opt.Pool.Get(int(t.need))
 		t.cmd.Buf, t.cmd.Data = t.buf, t.buf.B
 	}

@@ -56,6 +56,7 @@ type task struct {
 	held        *pagebuf.Buf
 	filling     bool   // the reader, or pump, is at work on it: an abort leaves it to them
 	need        uint32 // bytes of buffer
+	lent        bool   // which the volume provides
 	mem         int64
 	buf         *pagebuf.Buf
 	start       func(*task) // what to do when all data are here
@@ -91,7 +92,7 @@ func (t *task) reset() {
 	t.counted, t.aborted, t.queued, t.dead = false, false, false, false
 	t.want, t.got, t.unsolicited, t.firstEnd, t.burstEnd = 0, 0, false, 0, 0
 	t.dataSN, t.r2tSN, t.ttt = 0, 0, pdu.NoTag
-	t.held, t.filling, t.need, t.mem, t.buf, t.start = nil, false, 0, 0, nil, nil
+	t.held, t.filling, t.need, t.lent, t.mem, t.buf, t.start = nil, false, 0, false, 0, nil, nil
 	t.status, t.sense, t.data, t.dataFrom = scsi.Good, nil, nil, 0
 	t.wait = wait
 }

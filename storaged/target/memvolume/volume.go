@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/pagebuf"
 	"github.com/iomesh/iomesh/storaged/target"
 )
 
@@ -28,6 +29,7 @@ type Volume struct {
 	first    bool // only the first command is held
 	held     []*target.Command
 	arrived  *sync.Cond
+	pool     pagebuf.Pool
 	reserved []byte
 	version  int64
 }
@@ -40,11 +42,17 @@ func New(id block.VolumeID, size uint64) *Volume {
 	return v
 }
 
+// LendReads makes it lend the memory of reads instead of filling the target's. Before use only.
+func (v *Volume) LendReads() { v.prop.LendsReads = true }
+
 // Physical512 makes it report physical blocks of 512 bytes. Before use only.
 func (v *Volume) Physical512() { v.prop.Physical512 = true }
 
 // Properties implements target.Volume.
 func (v *Volume) Properties() target.Properties { return v.prop }
+
+// LentBytes is how much memory is lent.
+func (v *Volume) LentBytes() int64 { return v.pool.Used() }
 
 // SizeBytes implements target.Volume.
 func (v *Volume) SizeBytes() uint64 {
@@ -159,6 +167,10 @@ func (v *Volume) apply(c *target.Command) target.Result {
 	}
 	switch c.Op {
 	case target.OpRead:
+		if v.prop.LendsReads {
+			buf := v.pool.Get(int(c.Length))
+			c.Lend(buf.B, buf)
+		}
 		v.read(c.Offset, c.Data)
 	case target.OpWrite:
 		v.write(c.Offset, c.Data)
