@@ -179,8 +179,11 @@ type fakeChunk struct {
 	resized   map[string]uint64
 	created   map[string]int // replicas created by volume
 	refuse    error          // of CreateReplicas
-	hang      bool           // CloseSessions does not answer
-	joinSlow  bool           // AddMember is accepted and reported as joining, not finished
+	extra     []*storagedv1.ReplicaInfo
+	buried    []*storagedv1.ReplicaRef
+	listed    int  // inventories
+	hang      bool // CloseSessions does not answer
+	joinSlow  bool // AddMember is accepted and reported as joining, not finished
 	joining   map[block.ExtentID]block.DiskID
 	frozen    atomic.Bool // reports nothing, keeps its stream
 	stop      context.CancelFunc
@@ -502,6 +505,12 @@ func (f *fakeChunk) DeleteReplicas(_ context.Context, req *storagedv1.DeleteRepl
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.deleted = append(f.deleted, req.GetVolumeIds()...)
+	for _, r := range req.GetReplicas() {
+		f.buried = append(f.buried, r)
+		f.extra = slices.DeleteFunc(f.extra, func(i *storagedv1.ReplicaInfo) bool {
+			return i.GetVolumeId() == r.GetVolumeId() && i.GetExtent() == r.GetExtent() && i.GetDiskId() == r.GetDiskId()
+		})
+	}
 	return &storagedv1.DeleteReplicasResponse{}, nil
 }
 
@@ -553,4 +562,17 @@ func (f *fakeChunk) CreateReplicas(_ context.Context, r *storagedv1.CreateReplic
 	}
 	f.created[r.VolumeId] += len(r.Replicas)
 	return &storagedv1.CreateReplicasResponse{}, nil
+}
+
+func (f *fakeChunk) ListReplicas(_ *storagedv1.ListReplicasRequest, st grpc.ServerStreamingServer[storagedv1.ReplicaInfo]) error {
+	f.mu.Lock()
+	list := slices.Clone(f.extra)
+	f.listed++
+	f.mu.Unlock()
+	for _, r := range list {
+		if err := st.Send(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -277,3 +277,51 @@ func TestCapacityIsWhatCreationGrants(t *testing.T) {
 		t.Errorf("left: %d, %v", r.GetAvailableBytes(), err)
 	}
 }
+
+func TestOnlyReplicasThatNoSetNamesAreCollected(t *testing.T) {
+	c := startMeta(t, 1, func(o *Options) { o.InventoryEvery = time.Second })
+	cl := c.client(0)
+	chunks := nodes(t, c, 3)
+	v := create(t, cl, &storagedv1.CreateVolumeRequest{Name: "a", SizeBytes: gib, ReplicaFactor: 2})
+	members := get(t, cl, v.GetId()).GetStatus().GetExtentStatus()[0].GetMembers()
+	var outside *fakeChunk
+	for _, f := range chunks {
+		if !slices.ContainsFunc(members, func(m *storagedv1.Member) bool { return m.GetNode() == f.node }) {
+			outside = f
+		}
+	}
+	in := byID(chunks, members[0].GetChunk())
+	orphan := &storagedv1.ReplicaInfo{VolumeId: v.GetId(), Extent: 0, DiskId: outside.disks[0].GetId()}
+	unknown := &storagedv1.ReplicaInfo{VolumeId: block.NewVolumeID().String(), Extent: 0, DiskId: outside.disks[0].GetId()}
+	beyond := &storagedv1.ReplicaInfo{VolumeId: v.GetId(), Extent: 7, DiskId: outside.disks[0].GetId()}
+	member := &storagedv1.ReplicaInfo{VolumeId: v.GetId(), Extent: 0, DiskId: members[0].GetDiskId()}
+	outside.mu.Lock()
+	outside.extra = []*storagedv1.ReplicaInfo{orphan, unknown, beyond}
+	outside.mu.Unlock()
+	in.mu.Lock()
+	in.extra = []*storagedv1.ReplicaInfo{member}
+	in.mu.Unlock()
+	eventually(t, "the orphan is deleted", func() bool {
+		outside.mu.Lock()
+		defer outside.mu.Unlock()
+		return len(outside.buried) > 0
+	})
+	// Two more inventories find nothing else to delete.
+	listed := func(f *fakeChunk) int {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.listed
+	}
+	outsideThen, inThen := listed(outside), listed(in)
+	eventually(t, "three more inventories", func() bool { return listed(outside) >= outsideThen+3 && listed(in) >= inThen+3 })
+	outside.mu.Lock()
+	defer outside.mu.Unlock()
+	if len(outside.buried) != 1 || outside.buried[0].GetExtent() != 0 || outside.buried[0].GetVolumeId() != v.GetId() || len(outside.extra) != 2 {
+		t.Errorf("deleted %v, left %v", outside.buried, outside.extra)
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.buried) != 0 {
+		t.Errorf("a member's replica was deleted: %v", in.buried)
+	}
+}

@@ -87,6 +87,7 @@ type Options struct {
 	OverProvisioning float64       // provisioned / usable bytes of a disk up to which volumes are placed; 0 = 2.0
 	Reserve          float64       // part of each disk kept free by placement; 0 = 0.05
 	RepairDelay      time.Duration // how long the replicas of an offline node are waited for; 0 = 10 min
+	InventoryEvery   time.Duration // how often replicas that no set names are looked for, and twice found, deleted; 0 = 5 min
 	QuotaBytes       int64         // of etcd's database, beyond which it refuses writes; 0 = 8 GiB
 	Log              *slog.Logger
 
@@ -103,6 +104,9 @@ func (o *Options) complete() error {
 	}
 	if o.RepairDelay == 0 {
 		o.RepairDelay = 10 * time.Minute
+	}
+	if o.InventoryEvery == 0 {
+		o.InventoryEvery = inventoryDefault
 	}
 	if o.QuotaBytes == 0 {
 		o.QuotaBytes = 8 << 30

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -410,7 +411,7 @@ func (l *leader) repairStep(ctx context.Context, j repairJob, pool []diskRoom) e
 		if err != nil {
 			return fmt.Errorf("remove %s: %w", d, err)
 		}
-		l.log.Info("replica to be taken out of its set", "volume", e.Volume, "extent", uint32(e.Index), "disk", d)
+		l.log.Debug("replica to be taken out of its set", "volume", e.Volume, "extent", uint32(e.Index), "disk", d)
 	}
 	if j.step.Add == 0 {
 		return nil
@@ -456,6 +457,11 @@ func take(pool []diskRoom, id block.DiskID, thin bool) {
 }
 
 func (l *leader) addMember(ctx context.Context, cc storagedv1.ChunkControlClient, e block.ExtentID, t target) error {
+	unlock, ok := l.locks.tryLock("extent " + e.String())
+	if !ok {
+		return errors.New("an orphaned replica of the extent is being deleted")
+	}
+	defer unlock()
 	key := copyKey{e, t.Disk}
 	l.repair.mu.Lock()
 	_, repeated := l.repair.copies[key]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -19,8 +20,8 @@ const (
 	// snapshotStale is how long a snapshot may stay unfinished without a repeated call before it is dropped.
 	snapshotStale = 10 * time.Minute
 	sweepCall     = 10 * time.Second
-	// inventoryEvery is how often a chunk's replicas are compared with the sets.
-	inventoryEvery = 5 * time.Minute
+	// inventoryDefault is how often a chunk's replicas are compared with the sets.
+	inventoryDefault = 5 * time.Minute
 )
 
 // sweepBook remembers what was told to the chunks. It is empty after a change of leader, and all is told again.
@@ -297,7 +298,7 @@ func (l *leader) sweepDisks(ctx context.Context) error {
 
 // sweepOrphans removes replicas on existing volumes' extents that the recorded set does not name: left over when a member was replaced
 // or forgotten. A replica of an unknown volume is never touched: only a tombstone tells that a volume was deleted. One
-// that a copy runs to is not in the set yet, so only what two inventories in a row found, and no owner reports as joining, goes.
+// that a copy runs to is not in the set yet, so only what two inventories in a row found goes (bury).
 func (l *leader) sweepOrphans(ctx context.Context) error {
 	var due []block.ChunkID
 	now := l.now()
@@ -308,7 +309,7 @@ func (l *leader) sweepOrphans(ctx context.Context) error {
 			at, ok := l.sweep.inventory[id]
 			if !ok {
 				l.sweep.inventory[id] = now // the first one after a while: a new leader knows of no copies yet
-			} else if l.reg.live(id).Present && now.Sub(at) >= inventoryEvery {
+			} else if l.reg.live(id).Present && now.Sub(at) >= l.s.opts.InventoryEvery {
 				l.sweep.inventory[id] = now
 				due = append(due, id)
 			}
@@ -352,33 +353,62 @@ func (l *leader) inventory(ctx context.Context, id block.ChunkID) error {
 	if err != nil {
 		return fmt.Errorf("list replicas of chunk %d: %w", id, err)
 	}
-	var refs []*storagedv1.ReplicaRef
-	l.sweep.mu.Lock()
+	deleted := 0
+	next := map[orphanKey]bool{}
 	for key, ref := range found {
-		if l.sweep.orphans[key] {
-			refs = append(refs, ref)
+		l.sweep.mu.Lock()
+		again := l.sweep.orphans[key]
+		l.sweep.mu.Unlock()
+		done, err := l.bury(ctx, key, ref, again)
+		if err != nil {
+			l.log.Debug("orphaned replica left for now", "extent", key.extent, "disk", key.disk, "error", err)
+			continue
+		}
+		if done {
+			deleted++
+		} else {
+			next[key] = true
 		}
 	}
+	l.sweep.mu.Lock()
 	for key := range l.sweep.orphans {
 		if key.chunk == id {
 			delete(l.sweep.orphans, key)
 		}
 	}
-	for key := range found {
-		l.sweep.orphans[key] = true
-	}
+	maps.Copy(l.sweep.orphans, next)
 	l.sweep.mu.Unlock()
-	for part := range slices.Chunk(refs, 1000) {
-		err := l.call(ctx, id, func(ctx context.Context, cc storagedv1.ChunkControlClient) error {
-			_, err := cc.DeleteReplicas(ctx, &storagedv1.DeleteReplicasRequest{Replicas: part})
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("delete orphaned replicas of chunk %d: %w", id, err)
-		}
-		l.log.Info("orphaned replicas deleted", "chunk", id, "replicas", len(part))
+	if deleted > 0 {
+		l.log.Info("orphaned replicas deleted", "chunk", id, "replicas", deleted)
 	}
 	return nil
+}
+
+// bury takes one step towards the deletion of an orphaned replica, with no addition to its extent under way from here: at
+// the first inventory that finds it, the owner is told to drop the disk, which ends a copy an earlier leader may have asked
+// for; at the second, minutes later, nothing can make it a member any more, and it is deleted.
+func (l *leader) bury(ctx context.Context, key orphanKey, ref *storagedv1.ReplicaRef, again bool) (deleted bool, err error) {
+	unlock, ok := l.locks.tryLock("extent " + key.extent.String())
+	if !ok {
+		return false, errors.New("its extent is being repaired")
+	}
+	defer unlock()
+	orphan := false
+	var owner block.ChunkID
+	l.view(func(s *state) { orphan, owner = l.orphaned(s, key), s.owners[key.extent.Volume].Chunk })
+	if !orphan {
+		return false, errors.New("it is in use")
+	}
+	if !again {
+		return false, l.call(ctx, owner, func(ctx context.Context, cc storagedv1.ChunkControlClient) error {
+			_, err := cc.RemoveMember(ctx, &storagedv1.RemoveMemberRequest{VolumeId: ref.GetVolumeId(), Extent: ref.GetExtent(), DiskId: ref.GetDiskId()})
+			return err
+		})
+	}
+	return true, l.call(ctx, key.chunk, func(ctx context.Context, cc storagedv1.ChunkControlClient) error {
+		_, err := cc.DeleteReplicas(ctx, &storagedv1.DeleteReplicasRequest{Replicas: []*storagedv1.ReplicaRef{ref}})
+		return err
+	})
 }
 
 // orphaned reports whether a replica belongs to a recorded extent of a healthy owner that neither names nor copies to its disk.
