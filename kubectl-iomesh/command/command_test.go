@@ -258,8 +258,7 @@ func (w *world) run(t *testing.T, line ...string) string {
 	t.Helper()
 	var out, errs bytes.Buffer
 	e := &Env{Streams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &errs}, Flags: genericclioptions.NewConfigFlags(true)}
-	tick := now
-	e.Now = func() time.Time { tick = tick.Add(time.Millisecond); return tick }
+	e.Now = func() time.Time { return now }
 	e.Open = func() (*link.Link, error) { return w.link(t), nil }
 	root := e.root()
 	root.SetArgs(line)

@@ -38,6 +38,9 @@ const skewMax = 500 * time.Millisecond
 
 // BuildCheck joins the agents' findings and adds what only a comparison between nodes shows.
 func BuildCheck(answers []Answer, cluster []Finding, unread []Unread) *CheckReport {
+	// Answers come in the order in which nodes happened to finish.
+	slices.SortFunc(answers, func(a, b Answer) int { return strings.Compare(a.Response.Node, b.Response.Node) })
+	slices.SortFunc(unread, func(a, b Unread) int { return strings.Compare(a.What, b.What) })
 	r := &CheckReport{Meta: output.Of("CheckReport"), Findings: append([]Finding{}, cluster...), Unread: append([]Unread{}, unread...), Nodes: len(answers)}
 	words := map[agentv1.Status]string{agentv1.Status_STATUS_OK: "ok", agentv1.Status_STATUS_WARNING: "warning", agentv1.Status_STATUS_FAILED: "failed"}
 	for _, a := range answers {
