@@ -142,7 +142,7 @@ func notUsable(in Input, dev *v1alpha1.BlockDevice) string {
 	case dev.DeletionTimestamp != nil:
 		return "is being deleted"
 	case dev.Spec.Claim != nil:
-		return fmt.Sprintf("is claimed by the cluster %s (%s)", dev.Spec.Claim.ClusterRef.Name, dev.Spec.Claim.ClusterRef.UID)
+		return fmt.Sprintf("is claimed by the cluster %s (%s); if that cluster is gone, remove spec.claim", dev.Spec.Claim.ClusterRef.Name, dev.Spec.Claim.ClusterRef.UID)
 	case st.Claim != nil:
 		return "is still being released by its agent"
 	case st.State != v1alpha1.DeviceActive:

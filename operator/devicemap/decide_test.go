@@ -121,7 +121,7 @@ func TestDecide(t *testing.T) {
 			"find bd-n1-0: has neither serial, WWN, backing file nor partition UUID: it could not be told from another device\n"},
 		{"another cluster's device is left alone", cluster(nil),
 			[]v1alpha1.BlockDevice{device("n1", 0, claimedBy("uid-2", dswj))},
-			"find bd-n1-0: is claimed by the cluster c-uid-2 (uid-2)\n"},
+			"find bd-n1-0: is claimed by the cluster c-uid-2 (uid-2); if that cluster is gone, remove spec.claim\n"},
 		{"a held device is kept", cluster(nil), []v1alpha1.BlockDevice{device("n1", 0, claimedBy("uid-1", dswj))}, "hold bd-n1-0\n"},
 		{"a held device that went away is kept: it may come back", cluster(nil),
 			[]v1alpha1.BlockDevice{device("n1", 0, claimedBy("uid-1", dswj), func(d *v1alpha1.BlockDevice) { d.Status.State = v1alpha1.DeviceInactive })},
