@@ -152,6 +152,15 @@ func (e *extent) freeSlot(i int) {
 	e.slots[i] = slot{}
 }
 
+// unsent notes that what a slot was sent and did not answer is not under way any more.
+func (e *extent) unsent(i int) {
+	for _, l := range []*reqList{&e.inflight, &e.lingering} {
+		for r := l.head; r != nil; r = r.next {
+			r.sent &^= bit(i)
+		}
+	}
+}
+
 // blocked reports whether a write or lock of rng would overlap a write in flight, a lock of somebody else, or one that waits before it.
 func (e *extent) blocked(rng block.Range, lock LockID, before *request) bool {
 	for r := e.inflight.head; r != nil; r = r.next {

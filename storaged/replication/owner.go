@@ -247,11 +247,7 @@ func (o *Owner) peerDown(p *peer) {
 
 // slotDown deals with what was asked of a replica that cannot be reached any more.
 func (o *Owner) slotDown(e *extent, i int) {
-	for _, l := range []*reqList{&e.inflight, &e.lingering} {
-		for r := l.head; r != nil; r = r.next {
-			r.sent &^= bit(i)
-		}
-	}
+	e.unsent(i)
 	if e.join != nil && (e.join.slot == i || e.join.source == i && e.join.phase != joinProposed) {
 		o.joinFailed(e, StatusOK)
 	}
@@ -318,6 +314,13 @@ func (o *Owner) Receive(now Time, from block.ChunkID, m *Message, out []Effect) 
 		// The chunk forgot: its disk was away when the epoch was stored. Begin again with it.
 		if p.taken {
 			p.taken = false
+			for _, e := range o.active {
+				for i := range e.slots {
+					if e.slots[i].peer == p {
+						e.unsent(i)
+					}
+				}
+			}
 			o.ask(p)
 		}
 	default:

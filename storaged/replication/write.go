@@ -203,7 +203,8 @@ func (o *Owner) resend(e *extent, i int) {
 		return
 	}
 	for r := e.inflight.head; r != nil; r = r.next {
-		if !r.acked.has(i) && !r.nospace.has(i) && (e.members | e.wanted).has(i) {
+		// Never while an answer is still to come: one copy could be refused for lack of space, and the other applied.
+		if !r.sent.has(i) && !r.acked.has(i) && !r.nospace.has(i) && (e.members | e.wanted).has(i) {
 			o.sendWriteTo(r, i)
 		}
 	}
@@ -240,9 +241,11 @@ func (o *Owner) onWriteReply(p *peer, m *Message) {
 			}
 			return
 		}
+		r.sent &^= bit(i)
 		o.fail(e, i, StatusStale)
 		return
 	default:
+		r.sent &^= bit(i)
 		o.fail(e, i, m.Status)
 		return
 	}

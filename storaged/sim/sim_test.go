@@ -14,7 +14,7 @@ var (
 )
 
 // fixedSeeds is the size of the set every test run plays.
-const fixedSeeds = 1500
+const fixedSeeds = 3000
 
 func TestSeeds(t *testing.T) {
 	if *one != 0 {
