@@ -129,7 +129,12 @@ type Change struct {
 	Timeout         time.Duration
 }
 
-func strategy(d DryRun) action.DryRunStrategy { return action.DryRunStrategy(d) }
+func strategy(d DryRun) action.DryRunStrategy {
+	if !d.active() {
+		return action.DryRunNone
+	}
+	return action.DryRunStrategy(d)
+}
 
 // Install makes the release. It does not wait for its pods.
 func (h *Helm) Install(ctx context.Context, c Change) (*helmrelease.Release, error) {

@@ -134,8 +134,14 @@ func (v *volume) receive(from block.ChunkID, m *replication.Message, buf *pagebu
 	v.settle(out)
 	v.mu.Unlock()
 	if buf != nil {
+		// In order: the pieces of a read come before its completion.
 		for i := range out.list {
 			e := &out.list[i]
+			if e.Kind == replication.EffPiece {
+				v.piece(e)
+				e.Kind = 0
+				continue
+			}
 			if e.Kind == replication.EffComplete && len(e.Data) > 0 && len(m.Data) > 0 && &e.Data[0] == &m.Data[0] {
 				v.complete(e, buf)
 				e.Kind, buf = 0, nil

@@ -12,8 +12,9 @@ import (
 	"github.com/iomesh/iomesh/storaged/target"
 )
 
-// atomicMaxBytes is the longest write stored as a whole or not at all: one block never crosses an extent.
-const atomicMaxBytes = block.Size
+// atomicMaxBytes is the longest write stored as a whole or not at all: one journal record. A write that crosses from one extent into the next
+// would be two, so an atomic one is refused.
+const atomicMaxBytes = 128 << 10
 
 // Properties implements target.Volume.
 func (v *volume) Properties() target.Properties {
@@ -180,6 +181,10 @@ func (v *volume) submitWrite(r *request) {
 		n++
 		v.fill(p, e, rng, at, r.c.Data[at-r.c.Offset:][:rng.SizeBytes()], r.c.Buf)
 	})
+	if r.c.Atomic && n > 1 {
+		r.c.Complete(target.Result{Kind: target.Internal})
+		return
+	}
 	out := getEffects()
 	v.mu.Lock()
 	if v.lost {

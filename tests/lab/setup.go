@@ -88,7 +88,7 @@ func (l *Lab) Values(tag string) (string, error) {
 		}
 		fmt.Fprintf(&b, "      %s: [%s]\n", n, strings.Join(files(disks), ", "))
 	}
-	b.WriteString("snapshot: {controller: \"true\"}\n")
+	b.WriteString("snapshot: {controller: true}\n")
 	path := filepath.Join(l.Root, "build", "values.yaml")
 	return path, os.WriteFile(path, []byte(b.String()), 0o644)
 }
