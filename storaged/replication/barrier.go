@@ -88,7 +88,8 @@ func (o *Owner) resume() {
 // drained is called when no numbered write is unfinished and a barrier or a move waits for that.
 func (o *Owner) drained() {
 	if b := o.barrier; b != nil {
-		if !b.committed {
+		// Of an extent that is not taken over yet an earlier owner may still acknowledge writes, with the old label.
+		if !b.committed && (o.serving == len(o.extents) || o.bugs.has(BugSnapshotWithoutBarrier)) {
 			b.committed = true
 			o.out = append(o.out, Effect{Kind: EffCommitSnapshot, Tag: b.tag, SnapSeq: o.snapSeq + 1, Epoch: o.opt.Epoch})
 		}
