@@ -444,10 +444,18 @@ func (s *Store) makeRoom() bool {
 		return s.failure() == nil
 	}
 	return s.await(func() bool {
-		used := r.head + need - r.tail.Load()
+		tail := r.tail.Load()
+		used := r.head + need - tail
 		// Past the soft limit the journal fills no faster than the destager empties it, so that there is never a long
-		// stop while a whole cycle ends.
-		return used <= limit && (b.data == 0 || used <= soft+(limit-soft)*s.progress/progressMax)
+		// stop while a whole cycle ends. An empty journal takes any batch.
+		if used <= limit && (b.data == 0 || r.head == tail || used <= soft+(limit-soft)*s.progress/progressMax) {
+			return true
+		}
+		if s.cycles.started == s.cycles.done {
+			// What is missing may be the rest of the lap, with a journal that is not full enough for a cycle by itself.
+			s.cycles.wanted = max(s.cycles.wanted, s.cycles.started+1)
+		}
+		return false
 	})
 }
 

@@ -3,14 +3,18 @@ package store
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store/vdisk"
 )
+
+var cutSeeds = flag.Int("cutseeds", 2, "workloads of the power cut test")
 
 // cutRun is a workload that ends in a power cut, and what must be true after it.
 type cutRun struct {
@@ -248,10 +252,13 @@ func powerCuts(seed uint64, steps, every int, o Options, fail func(string, ...an
 }
 
 func TestNothingAcknowledgedIsLostWhereverThePowerIsCut(t *testing.T) {
-	for seed := range uint64(4) {
+	busy := Options{DestageFill: 1, DestageIdle: time.Millisecond, StallAfter: -1, CacheBytes: 1}
+	for seed := range uint64(*cutSeeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			n := powerCuts(seed, 40, 1, quiet(), t.Fatalf)
+			// Once more with checkpoints at every moment.
+			n += powerCuts(seed, 40, 2, busy, t.Fatalf)
 			t.Logf("%d power cuts", n)
 		})
 	}
