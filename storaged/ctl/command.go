@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -150,6 +151,35 @@ func (a *app) connect() (*client, error) {
 	return c, nil
 }
 
+// probeWait is how long members are waited for when one is chosen.
+const probeWait = time.Second
+
+// choose puts a member that answers and sees a leader first: one that is frozen accepts calls and never answers.
+func (c *client) choose(ctx context.Context) {
+	if len(c.conns) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	first := make(chan int, len(c.conns))
+	var wg sync.WaitGroup
+	for i, cc := range c.conns {
+		wg.Go(func() {
+			p, err := storagedv1.NewMetaPeerClient(cc).Probe(ctx, &storagedv1.ProbeRequest{})
+			if err == nil && p.GetLeaderId() != 0 {
+				first <- i
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case i := <-first:
+		c.conns[0], c.conns[i] = c.conns[i], c.conns[0]
+	default:
+	}
+}
+
 func (c *client) close() {
 	for _, cc := range c.conns {
 		_ = cc.Close()
@@ -187,6 +217,7 @@ func (a *app) run(cmd *cobra.Command, what string, f func(ctx context.Context, v
 	defer cl.close()
 	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
 	defer cancel()
+	cl.choose(ctx)
 	err = f(ctx, storagedv1.NewVolumesClient(cl), storagedv1.NewClusterClient(cl))
 	if err == nil {
 		return nil

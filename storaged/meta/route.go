@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -146,16 +148,46 @@ func (s *server) forward(ctx context.Context, address string, req any, method st
 		return nil, notLeader(address)
 	}
 	var header metadata.MD
-	out := metadata.NewOutgoingContext(ctx, metadata.Pairs(headerForwarded, s.opts.Name))
+	fctx, deposed, stop := s.whileLeading(ctx, address)
+	defer stop()
+	out := metadata.NewOutgoingContext(fctx, metadata.Pairs(headerForwarded, s.opts.Name))
 	err = cc.Invoke(out, method, req, resp, grpc.Header(&header))
 	if err == nil {
 		return resp, nil
+	}
+	if deposed() {
+		return nil, notLeader(s.leaderAddress())
 	}
 	// No leader handled it: the member is down or has just lost the leadership.
 	if len(header.Get(headerAnswered)) == 0 && status.Code(err) == codes.Unavailable {
 		return nil, notLeader(address)
 	}
 	return nil, err
+}
+
+// whileLeading returns a context that ends also when another member leads than the one at address: a frozen leader never
+// answers, and calls may be repeated at its successor.
+func (s *server) whileLeading(ctx context.Context, address string) (out context.Context, deposed func() bool, stop func()) {
+	out, cancel := context.WithCancel(ctx)
+	var gone atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(leaderPause)
+		defer tick.Stop()
+		for {
+			select {
+			case <-out.Done():
+				return
+			case <-tick.C:
+				if now := s.leaderAddress(); now != "" && now != address {
+					gone.Store(true)
+					cancel()
+					return
+				}
+			}
+		}
+	})
+	return out, gone.Load, func() { cancel(); wg.Wait() }
 }
 
 // newResponse makes an empty response message of a method.
