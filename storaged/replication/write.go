@@ -246,7 +246,13 @@ func (o *Owner) onWriteReply(p *peer, m *Message) {
 		return
 	default:
 		r.sent &^= bit(i)
+		final := m.Status == StatusDiskFailed && r.list == &e.inflight
 		o.fail(e, i, m.Status)
+		if final && !o.lost && e.needs && r.acked&e.required() == 0 && e.leaving.covers(e.required()) && e.fullCount(e.required()) == 1 {
+			// The last copy is on a disk that takes nothing any more. What it has can still be read, and copied elsewhere, but
+			// not while a write waits for it.
+			o.finish(r, ResultUnavailable, false)
+		}
 		return
 	}
 	if r.list == &e.lingering {

@@ -288,7 +288,7 @@ func (c *chunk) reported(r *replication.Report) {
 		w.Stats.Repairs++
 	case replication.ReportBad:
 		w.Stats.MediumErrors++
-		w.checkLost(r)
+		w.checkLost(c.owner.Record(r.Extent), r)
 	}
 	if w.cfg.Trace != nil {
 		w.tracef("chunk %d: report %d extent %d phase %s disk %x status %d range %v", c.id, r.Kind, r.Extent, r.Phase, r.Disk[:2], r.Status, r.Range)
@@ -332,9 +332,9 @@ func (c *chunk) store(e *replication.Effect) {
 	d.submit(e.Op, &e.Msg, e.Token)
 }
 
-// checkLost makes sure that a block called lost is: no member has it.
-func (w *World) checkLost(r *replication.Report) {
-	for _, m := range w.meta.extents[r.Extent].Members {
+// checkLost makes sure that a block called lost is: no member the owner knows has it.
+func (w *World) checkLost(rec replication.Record, r *replication.Report) {
+	for _, m := range rec.Members {
 		x := w.chunks[m.Chunk-1].disk(m.Disk).seen[r.Extent]
 		if x == nil || r.Range.Count != 1 {
 			continue

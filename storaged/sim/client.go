@@ -442,6 +442,7 @@ func (c *client) succeeded(o *ioOp) {
 // snapshot is what is known of a committed snapshot.
 type snapshot struct {
 	view              block.SnapSeq
+	epoch             block.Epoch
 	called, committed int64
 	content           map[int]uint32
 }

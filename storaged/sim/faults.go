@@ -212,6 +212,7 @@ func (w *World) fault(k FaultKind, c *chunk) {
 		if w.chance(50) {
 			// The owner alone with its clients, for long enough that another takes over.
 			c, meta, clients, d = w.meta.owner, true, false, w.between(3*sec, 7*sec)
+			w.activeTill = max(w.activeTill, w.now+d+3*sec)
 		}
 		c.metaCut, c.clientCut = meta, clients
 		w.cutOff(c)

@@ -107,6 +107,11 @@ func (w *World) why() string {
 	case s.Joining > 0:
 		return "resync goes on"
 	}
+	for x, rec := range w.meta.extents {
+		if o.owner.Record(block.ExtentIndex(x)).Generation != rec.Generation {
+			return "the owner does not know a set"
+		}
+	}
 	return ""
 }
 

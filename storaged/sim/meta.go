@@ -139,13 +139,15 @@ func (m *meta) trySnapshot(c *chunk, tag uint64, e block.Epoch, seq block.SnapSe
 		w.afterOn(c, w.between(50*ms, 300*ms), func() { m.trySnapshot(c, tag, e, seq) })
 		return
 	}
-	committed := m.epoch == e && (m.snapSeq == seq-1 || m.snapSeq == seq)
-	if committed && m.snapSeq == seq-1 {
+	// A repetition finds that it was committed before, even if the owner has changed since.
+	committed := slices.ContainsFunc(w.snaps, func(s *snapshot) bool { return s.view == seq-1 && s.epoch == e })
+	if !committed && m.epoch == e && m.snapSeq == seq-1 {
+		committed = true
 		m.views = append(slices.Clone(m.views), m.snapSeq)
 		m.snapSeq = seq
 		w.Stats.Snapshots++
 		w.tracef("meta: snapshot of view %d", seq-1)
-		s := &snapshot{view: seq - 1, called: c.barrierAt, committed: w.now, content: map[int]uint32{}}
+		s := &snapshot{view: seq - 1, epoch: e, called: c.barrierAt, committed: w.now, content: map[int]uint32{}}
 		w.snaps = append(w.snaps, s)
 	}
 	if w.chance(5) {
