@@ -375,7 +375,7 @@ func (o *Owner) onJoinReply(r *request, m *Message) {
 	}
 	switch step {
 	case stepStart:
-		if !j.add && m.Stamp < j.base {
+		if m.Stamp < j.base {
 			// It does not have what it had when it left (I6): compare everything.
 			j.base = 0
 		}
