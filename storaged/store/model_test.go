@@ -238,6 +238,12 @@ func (r *modelRun) step() {
 			if err := r.s.DeleteReplica(context.Background(), id); err != nil {
 				r.fail("delete: %v", err)
 			}
+			if rnd.IntN(2) == 0 {
+				// The same extent again, which must know nothing of the old one.
+				mustReplica(r.t, r.s, id)
+				r.m.replicas[id] = &modelReplica{lineage: id.Volume}
+				break
+			}
 			delete(r.m.replicas, id)
 			r.ids = slices.DeleteFunc(r.ids, func(x block.ExtentID) bool { return x == id })
 		}
