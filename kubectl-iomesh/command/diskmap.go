@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,6 +19,7 @@ import (
 	"github.com/iomesh/iomesh/kubectl-iomesh/link"
 	"github.com/iomesh/iomesh/kubectl-iomesh/output"
 	"github.com/iomesh/iomesh/kubectl-iomesh/release"
+	"github.com/iomesh/iomesh/kubectl-iomesh/tui"
 )
 
 // fieldManager of what the plugin applies itself.
@@ -45,9 +47,9 @@ func (e *Env) diskMapCommand() *cobra.Command {
 			"The plan is shown first: disks with identity and size, why others are not taken, and what the pool becomes. It is applied after\n" +
 			"confirmation, and refused if a disk has changed meanwhile. Only blank, eligible disks are taken.\n\n" +
 			"--selector becomes a live selector: a later disk that matches is taken at once. --device and --all-eligible label the chosen disks\n" +
-			"and select by that label, so that nothing is taken later.\n\n" +
+			"and select by that label, so that nothing is taken later. Without any of them, disks are chosen on the screen.\n\n" +
 			"A cluster that Argo CD or Flux manages is not edited; the values to commit there are printed instead.",
-		Example: "  kubectl iomesh disk map --mount-type dataStoreWithJournal --all-eligible\n" +
+		Example: "  kubectl iomesh disk map\n  kubectl iomesh disk map --mount-type dataStoreWithJournal --all-eligible\n" +
 			"  kubectl iomesh disk map --mount-type dataStoreWithJournal --selector iomesh.com/bd-driverType=SSD --confirm iomesh --wait\n" +
 			"  kubectl iomesh disk map --device worker-1:/dev/sdb --device worker-2:/dev/sdb --dry-run=client",
 	}
@@ -68,17 +70,42 @@ func (e *Env) diskMapCommand() *cobra.Command {
 			return err
 		}
 		o.choice.MountType = v1alpha1.MountType(o.mountType)
-		if o.choice.Selector == "" && len(o.choice.Devices) == 0 && !o.choice.AllEligible {
-			return fault.Usage("choose disks by --selector, --device or --all-eligible")
+		interactive := o.choice.Selector == "" && len(o.choice.Devices) == 0 && !o.choice.AllEligible
+		if interactive && (!isTerminal(e.Streams.In) || !isTerminal(e.Streams.Out)) {
+			return fault.Usage("choosing disks by keys needs a terminal; without one use --selector, --device or --all-eligible")
 		}
 		ctx := cmd.Context()
 		l, _, err := e.connect(ctx)
 		if err != nil {
 			return err
 		}
+		if interactive {
+			if err := e.chooseDisks(ctx, l, &o); err != nil || len(o.choice.Devices) == 0 {
+				return err
+			}
+		}
 		return e.mapDisks(ctx, l, o, show)
 	}
 	return cmd
+}
+
+// chooseDisks lets the user choose on the screen; no choice means that the user left.
+func (e *Env) chooseDisks(ctx context.Context, l *link.Link, o *mapOptions) error {
+	c, err := l.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	m := tui.NewDiskMap(ctx, c, l.ListDevices, e.Now)
+	if _, err := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(e.Streams.In), tea.WithOutput(e.Streams.Out)).Run(); err != nil {
+		return fault.Failed(err, "use --selector, --device or --all-eligible", "draw on this terminal")
+	}
+	if r := m.Result(); r.Done {
+		o.choice = r.Choice
+		e.say("The same as: %s", m.CommandLine())
+		return nil
+	}
+	e.say("Nothing was changed.")
+	return nil
 }
 
 func (e *Env) mapDisks(ctx context.Context, l *link.Link, o mapOptions, show func(output.Value) error) error {
