@@ -13,7 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/iomesh/iomesh/api/v1alpha1"
@@ -171,7 +173,7 @@ func toMap(v any) (map[string]any, error) {
 	return m, nil
 }
 
-// Watch calls changed after each change of this node's objects or of the cluster, until ctx ends. It returns when its watches have ended.
+// Watch calls changed after each change of the wish in this node's objects or in the cluster, until ctx ends. It returns when its watches have ended.
 func (k *Kube) Watch(ctx context.Context, changed func()) {
 	done := make(chan struct{}, 2)
 	for _, w := range []struct {
@@ -199,15 +201,34 @@ func (k *Kube) watchOnce(ctx context.Context, r dynamic.ResourceInterface, opts 
 		return // rounds go on by the clock; the next attempt follows
 	}
 	defer w.Stop()
+	seen := map[types.UID]int64{}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case _, ok := <-w.ResultChan():
+		case e, ok := <-w.ResultChan():
 			if !ok {
 				return
 			}
-			changed()
+			if news(seen, e) {
+				changed()
+			}
 		}
 	}
+}
+
+// news reports whether an event is about somebody's wish. A status does not raise the generation: those of block devices are the agent's own,
+// and that of the cluster changes every few seconds.
+func news(seen map[types.UID]int64, e watch.Event) bool {
+	o, err := meta.Accessor(e.Object)
+	if err != nil {
+		return true // an error of the watch; a look does no harm
+	}
+	if e.Type == watch.Deleted {
+		delete(seen, o.GetUID())
+		return true
+	}
+	last, known := seen[o.GetUID()]
+	seen[o.GetUID()] = o.GetGeneration()
+	return !known || last != o.GetGeneration()
 }
