@@ -96,7 +96,8 @@ func DeleteTombstone(t Tombstone) Op {
 }
 
 // Commit performs the writes of the leader in one transaction, all or none; at most 120. It returns the revision. Errors:
-// ErrDeposed if the guard failed, ErrConflict if a record is not at its revision, ErrOutcomeUnknown.
+// ErrDeposed if the guard failed, ErrConflict if a record is not at its revision, ErrOutcomeUnknown if etcd did not answer
+// several attempts.
 func (d *DB) Commit(ctx context.Context, g LeaderGuard, ops ...Op) (int64, error) {
 	if len(ops) > txnExtents {
 		return 0, fmt.Errorf("commit of %d writes: at most %d fit one transaction", len(ops), txnExtents)
@@ -112,7 +113,11 @@ func (d *DB) Commit(ctx context.Context, g LeaderGuard, ops ...Op) (int64, error
 			then = append(then, clientv3.OpPut(op.key, string(op.value)))
 		}
 	}
-	resp, err := d.commit(ctx, cmps, then, []clientv3.Op{clientv3.OpGet(keyLeader, clientv3.WithKeysOnly())})
+	orElse := []clientv3.Op{clientv3.OpGet(keyLeader, clientv3.WithKeysOnly())}
+	for _, op := range ops {
+		orElse = append(orElse, clientv3.OpGet(op.key))
+	}
+	resp, err := d.settle(ctx, cmps, then, orElse)
 	if err != nil {
 		return 0, fmt.Errorf("commit: %w", err)
 	}
@@ -122,13 +127,33 @@ func (d *DB) Commit(ctx context.Context, g LeaderGuard, ops ...Op) (int64, error
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].ModRevision != g.Revision {
 		return 0, fmt.Errorf("commit: %w", ErrDeposed)
 	}
+	if rev, ok := happened(ops, resp); ok {
+		return rev, nil
+	}
 	return 0, fmt.Errorf("commit: %w", ErrConflict)
+}
+
+// happened reports whether the records are as the writes would have made them: by an attempt whose answer was lost, since only
+// the leader, whose guard holds, writes them so. It returns a revision at which they are.
+func happened(ops []Op, resp *clientv3.TxnResponse) (int64, bool) {
+	var rev int64
+	for i, op := range ops {
+		kvs := resp.Responses[i+1].GetResponseRange().Kvs
+		switch {
+		case op.del && len(kvs) == 0 && op.rev != 0:
+		case !op.del && len(kvs) == 1 && string(kvs[0].Value) == string(op.value) && kvs[0].ModRevision > op.rev:
+			rev = max(rev, kvs[0].ModRevision)
+		default:
+			return 0, false
+		}
+	}
+	return rev, true
 }
 
 // DeleteExtents deletes the records of extents [from, ∞) of a volume: of a deleted volume (from 0), or after a failed growth.
 func (d *DB) DeleteExtents(ctx context.Context, g LeaderGuard, id block.VolumeID, from block.ExtentIndex) error {
 	lo := keyExtent(block.ExtentID{Volume: id, Index: from})
-	resp, err := d.commit(ctx, []clientv3.Cmp{g.cmp()},
+	resp, err := d.settle(ctx, []clientv3.Cmp{g.cmp()},
 		[]clientv3.Op{clientv3.OpDelete(lo, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefixExtentsOf(id))))}, nil)
 	if err != nil {
 		return fmt.Errorf("delete extents of %s: %w", id, err)

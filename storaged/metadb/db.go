@@ -101,8 +101,10 @@ func (g OwnerGuard) cmp() clientv3.Cmp {
 
 // These bound one transaction, so that a silent etcd member is noticed and the next is tried. Reads can be of a whole volume.
 const (
-	writeAttempt = 1000 * time.Millisecond
+	writeAttempt = 1200 * time.Millisecond
 	readAttempt  = 1500 * time.Millisecond
+	// writeAttempts is how often a write that recognises its own success is repeated while its outcome is unknown.
+	writeAttempts = 4
 )
 
 // commit runs one transaction. The error is ErrOutcomeUnknown for every failure in which it cannot be excluded that it happened.
@@ -115,6 +117,20 @@ func (d *DB) commit(ctx context.Context, cmps []clientv3.Cmp, then, orElse []cli
 		return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
 	return resp, nil
+}
+
+// settle runs a transaction that can tell whether it has happened before, and repeats it while the outcome is unknown.
+func (d *DB) settle(ctx context.Context, cmps []clientv3.Cmp, then, orElse []clientv3.Op) (resp *clientv3.TxnResponse, err error) {
+	for range writeAttempts {
+		if resp, err = d.commit(ctx, cmps, then, orElse); err == nil {
+			return resp, nil
+		}
+		pause(ctx, retryPause)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, err
 }
 
 // read runs one read-only transaction, retried on another member while ctx lasts.

@@ -34,8 +34,8 @@
 //
 // A transaction whose answer is lost may have happened, and may yet happen: it can sit in the queue of a slow member. So
 // a plain read does not settle it. Repeating the same change does: either it commits now, which the late one cannot do any
-// more because the revision moved on; or it conflicts, and the current value tells. UpdateExtents, PassOwner and
-// CommitSnapshot recognise their own earlier success and report it as such. Until then the caller acknowledges nothing (I2).
+// more because the revision moved on; or it conflicts, and the current value tells. All writes but SetReservation recognise
+// their own earlier success and report it as such, and most repeat themselves a few times. Until then the caller acknowledges nothing (I2).
 //
 // # Snapshots and views
 //

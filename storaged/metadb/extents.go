@@ -45,7 +45,8 @@ type ExtentResult struct {
 // still at Revision (0 = does not exist). All extents must be of the guard's volume; order is kept in the results; their
 // number is not bounded. Extents succeed and fail one by one.
 //
-// A change that finds exactly its own content recorded already counts as Committed, so repeating after OutcomeUnknown settles it.
+// A change that finds exactly its own content recorded already counts as Committed. So an attempt without an answer is
+// repeated here, a few times; OutcomeUnknown is left when etcd cannot be reached, and the caller repeats the call then.
 // Returns after the committed ones are durable on a majority of the meta members.
 //
 // The error is nil if every result is Committed or Conflict, else ErrNotOwner if any guard failed, else ErrOutcomeUnknown.
@@ -104,7 +105,7 @@ func (d *DB) putBatch(ctx context.Context, guard clientv3.Cmp, changes []Extent,
 			[]clientv3.Op{clientv3.OpGet(key)},
 		)
 	}
-	resp, err := d.commit(ctx, []clientv3.Cmp{guard}, then, nil)
+	resp, err := d.settle(ctx, []clientv3.Cmp{guard}, then, nil)
 	if err != nil {
 		return err // results stay OutcomeUnknown
 	}

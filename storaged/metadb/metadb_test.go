@@ -308,3 +308,36 @@ func TestWatchSurvivesCompactionWhileAway(t *testing.T) {
 		}
 	}
 }
+
+// TestRepeatedWritesRecogniseThemselves: what follows when the answer of the first attempt was lost.
+func TestRepeatedWritesRecogniseThemselves(t *testing.T) {
+	db := metadbtest.Start(t).Open(t)
+	g := metadbtest.Lead(t, db, 1)
+	id := block.NewVolumeID()
+	ops := []metadb.Op{metadb.PutName(metadb.Name{Name: "a", Volume: id}), metadb.PutChunk(metadb.Chunk{ID: 3, Node: "n"})}
+	first, err := db.Commit(t.Context(), g, ops...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := db.Commit(t.Context(), g, ops...); err != nil || again != first {
+		t.Errorf("repeated puts: revision %d, %v; want %d", again, err, first)
+	}
+	if _, err := db.Commit(t.Context(), g, ops[0], metadb.PutChunk(metadb.Chunk{ID: 3, Node: "other"})); !errors.Is(err, metadb.ErrConflict) {
+		t.Errorf("another content: %v", err)
+	}
+	del := metadb.DeleteName(metadb.Name{Name: "a", Volume: id, Revision: first})
+	for range 2 {
+		if _, err := db.Commit(t.Context(), g, del); err != nil {
+			t.Errorf("delete: %v", err)
+		}
+	}
+	change := []metadb.Owner{{Volume: id, Chunk: 4, Epoch: 1}}
+	for range 2 {
+		if res, err := db.SetOwners(t.Context(), g, change); err != nil || res[0].Outcome != metadb.Committed || res[0].Current.Revision == 0 {
+			t.Errorf("owner: %+v, %v", res, err)
+		}
+	}
+	if res, err := db.SetOwners(t.Context(), g, []metadb.Owner{{Volume: id, Chunk: 5, Epoch: 1}}); err != nil || res[0].Outcome != metadb.Conflict {
+		t.Errorf("another owner: %+v, %v", res, err)
+	}
+}

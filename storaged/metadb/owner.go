@@ -40,7 +40,7 @@ func (d *DB) setOwners(ctx context.Context, g LeaderGuard, changes []Owner, resu
 			[]clientv3.Op{clientv3.OpGet(key)},
 		)
 	}
-	resp, err := d.commit(ctx, []clientv3.Cmp{g.cmp()}, then, nil)
+	resp, err := d.settle(ctx, []clientv3.Cmp{g.cmp()}, then, nil)
 	if err != nil {
 		return err
 	}
@@ -62,6 +62,9 @@ func (d *DB) setOwners(ctx context.Context, g LeaderGuard, changes []Owner, resu
 			if results[i].Current, err = decodeOwner(string(kvs[0].Key), kvs[0].Value, kvs[0].ModRevision); err != nil {
 				return err
 			}
+			if cur := results[i].Current; cur.Chunk == changes[i].Chunk && cur.Epoch == changes[i].Epoch {
+				results[i].Outcome = Committed // by an attempt whose answer was lost
+			}
 		}
 	}
 	return nil
@@ -76,7 +79,7 @@ func (d *DB) PassOwner(ctx context.Context, g OwnerGuard, to block.ChunkID) (Own
 	}
 	next := Owner{Volume: g.Volume, Chunk: to, Epoch: g.Epoch + 1}
 	key := keyOwner(g.Volume)
-	resp, err := d.commit(ctx, []clientv3.Cmp{g.cmp()},
+	resp, err := d.settle(ctx, []clientv3.Cmp{g.cmp()},
 		[]clientv3.Op{clientv3.OpPut(key, string(encodeOwner(&next)))}, []clientv3.Op{clientv3.OpGet(key)})
 	if err != nil {
 		return Owner{}, fmt.Errorf("pass volume %s to chunk %d: %w", g.Volume, to, err)
