@@ -55,7 +55,7 @@ type FormatOptions struct {
 	Cluster   block.ClusterID
 	DiskID    block.DiskID
 	MountType MountType
-	// JournalBytes is the size of the journal, a multiple of 1 MiB. 0 chooses: a sixteenth of the disk, at most 2 GiB.
+	// JournalBytes is the size of the journal, a multiple of 1 MiB. 0 chooses: a sixteenth of the disk, at most 1 GiB.
 	JournalBytes int64
 	// Overwrite allows to format a disk that is not blank.
 	Overwrite bool

@@ -84,7 +84,11 @@ func (s *Store) serveSeal() {
 // destageLoop is the destager: the goroutine that moves what is in the journal to its place and writes checkpoints.
 func (s *Store) destageLoop() {
 	defer s.wg.Done()
-	tick := time.NewTicker(max(min(s.opts.DestageIdle, time.Second)/2, 10*time.Millisecond))
+	every := time.Second
+	if s.opts.DestageIdle > 0 {
+		every = min(every, s.opts.DestageIdle)
+	}
+	tick := time.NewTicker(max(every/2, 5*time.Millisecond))
 	defer tick.Stop()
 	d := newDestager(s)
 	for {

@@ -17,7 +17,7 @@ const (
 
 	journalBytesMin     = 1 << 20
 	journalBytesMax     = 64 << 30
-	journalBytesDefault = 2 << 30
+	journalBytesDefault = 1 << 30
 	diskBytesMin        = 8 << 20
 )
 

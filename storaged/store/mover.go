@@ -11,8 +11,12 @@ import (
 const (
 	// moverWindow is the part of the journal read at once, in blocks, and of the data written from it.
 	moverWindow = 1024
-	// moverDepth is the number of writes the mover has with the disk at a time.
-	moverDepth = 32
+	// moverDepth is the number of writes the mover has with the disk at a time; moverUrgent while the journal is nearly so
+	// full that writes are paced. Few disturb the journal's own writes less, many empty it faster.
+	moverDepth  = 8
+	moverUrgent = 32
+	// urgentFill is the journal fill in percent from which it is urgent.
+	urgentFill = 58
 	// moverBatch is the number of writes handed to the disk at once. Few enough for a slow disk not to look stalled.
 	moverBatch = 64
 	// writeRunMax bounds one of them, in blocks.
@@ -173,7 +177,11 @@ func (m *mover) write(jobs []vdisk.Req) error {
 	if b, ok := s.disk.(vdisk.Batcher); ok {
 		for part := range slices.Chunk(jobs, moverBatch) {
 			mark := s.io.begin(ioWrite)
-			err := b.WriteBatch(part, moverDepth)
+			depth := moverDepth
+			if s.ring.used()*100 >= s.ring.blocks*urgentFill {
+				depth = moverUrgent
+			}
+			err := b.WriteBatch(part, depth)
 			s.io.end(mark)
 			if err != nil {
 				return err
