@@ -50,6 +50,12 @@ func (c ClusterID) String() string  { return uuid.UUID(c).String() }
 func (s SnapshotID) String() string { return uuid.UUID(s).String() }
 func (c ChunkID) String() string    { return fmt.Sprintf("%d", uint32(c)) }
 
+// MarshalText makes logs and JSON show identities as text.
+func (v VolumeID) MarshalText() ([]byte, error)   { return []byte(v.String()), nil }
+func (d DiskID) MarshalText() ([]byte, error)     { return []byte(d.String()), nil }
+func (c ClusterID) MarshalText() ([]byte, error)  { return []byte(c.String()), nil }
+func (s SnapshotID) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // String is "<volume>/<index>".
 func (e ExtentID) String() string { return fmt.Sprintf("%s/%d", e.Volume, e.Index) }
 

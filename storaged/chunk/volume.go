@@ -37,6 +37,7 @@ type volume struct {
 
 	ready  chan struct{} // closed when every extent serves, or the wait for it is given up
 	stay   chan struct{} // a planned move was given up
+	passed chan struct{} // closed when the record of the next owner was written, or that was given up
 	gone   chan struct{} // closed when the ownership has ended and the sessions are dropped
 	once   sync.Once
 	sets   setQueue
@@ -227,6 +228,7 @@ func (v *volume) commitSnapshot(tag uint64) {
 // passOwner writes the next owner's record at the end of a planned move. If that fails the leader assigns another.
 func (v *volume) passOwner(to block.ChunkID) {
 	v.s.wg.Go(func() {
+		defer close(v.passed)
 		ctx, cancel := context.WithTimeout(v.s.ctx, passTimeout)
 		defer cancel()
 		if _, err := v.s.db.PassOwner(ctx, v.owner.Guard(), to); err != nil {

@@ -175,7 +175,7 @@ func newVolume(s *Server, c *metadb.VolumeContent) *volume {
 	v := &volume{s: s, id: c.Volume.ID, lineage: c.Volume.Lineage, owner: c.Owner, thin: c.Volume.Thin, factor: int(c.Volume.ReplicaFactor),
 		log:  s.log.With("volume", c.Volume.ID.String(), "epoch", uint32(c.Owner.Epoch)),
 		bufs: map[*byte]*pagebuf.Buf{}, snaps: map[uint64]block.SnapshotID{}, grants: c.Grants,
-		ready: make(chan struct{}), gone: make(chan struct{}), stay: make(chan struct{}, 1), extent: make([]extentView, len(c.Extents))}
+		ready: make(chan struct{}), gone: make(chan struct{}), stay: make(chan struct{}, 1), passed: make(chan struct{}), extent: make([]extentView, len(c.Extents))}
 	v.ctx, v.cancel = context.WithCancel(s.ctx)
 	v.size.Store(c.Volume.SizeBytes)
 	o := replication.OwnerOptions{
@@ -282,7 +282,8 @@ func (t *volumes) move(ctx context.Context, id block.VolumeID, epoch block.Epoch
 		return o.Release(now, to, out)
 	})
 	select {
-	case <-v.gone:
+	case <-v.passed:
+		// Logins wait until the record says where to go.
 		t.change(func() { delete(t.moving, id) })
 		return nil
 	case <-v.stay:

@@ -20,6 +20,8 @@ const (
 	moveWait = 15 * time.Second
 	// moveAgain is how long a volume is left alone after a move of it failed.
 	moveAgain = 30 * time.Second
+	// pinFor is how long a volume stays where it was moved by request, before it may follow its initiator again.
+	pinFor = 2 * time.Minute
 )
 
 // moveBook remembers the planned moves under way, and the failed ones.
@@ -27,10 +29,11 @@ type moveBook struct {
 	mu     sync.Mutex
 	active map[block.VolumeID]move
 	failed map[block.VolumeID]time.Time
+	pinned map[block.VolumeID]time.Time // until when a volume stays where the administrator moved it
 }
 
 func newMoveBook() *moveBook {
-	return &moveBook{active: map[block.VolumeID]move{}, failed: map[block.VolumeID]time.Time{}}
+	return &moveBook{active: map[block.VolumeID]move{}, failed: map[block.VolumeID]time.Time{}, pinned: map[block.VolumeID]time.Time{}}
 }
 
 type move struct {
@@ -48,9 +51,22 @@ func (b *moveBook) begin(id block.VolumeID, m move) bool {
 	if at, ok := b.failed[id]; ok && m.since.Sub(at) < moveAgain {
 		return false
 	}
+	if until, ok := b.pinned[id]; ok {
+		if m.since.Before(until) {
+			return false
+		}
+		delete(b.pinned, id)
+	}
 	delete(b.failed, id)
 	b.active[id] = m
 	return true
+}
+
+// pin keeps a volume where it is, for a while.
+func (b *moveBook) pin(id block.VolumeID, until time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pinned[id] = until
 }
 
 func (b *moveBook) end(id block.VolumeID, failed bool, now time.Time) {
@@ -160,6 +176,7 @@ func (vs *volumesService) MoveOwner(ctx context.Context, req *storagedv1.MoveOwn
 	case !chunks[o.Chunk].Present:
 		return nil, failf(codes.Unavailable, "the owner of volume %s is offline; it gets another by itself: try again", v.Name)
 	}
+	l.moves.pin(v.ID, l.now().Add(pinFor))
 	if err := l.move(ctx, v, o, to); err != nil {
 		return nil, failf(codes.Unavailable, "volume %s was not moved to node %s, try again: %v", v.Name, node, status.Convert(err).Message())
 	}

@@ -18,27 +18,30 @@ func main() {
 	root := flag.String("root", ".", "checkout with built programs in bin and images in build/images")
 	dir := flag.String("dir", "", "work directory of the cluster (default "+"/tmp/iomesh-kube)")
 	tag := flag.String("tag", "dev", "tag of the images")
+	from := flag.Int("from", 0, "chapter to begin with, on a cluster that has lived through those before")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *root, *dir, *tag); err != nil {
+	if err := run(ctx, *root, *dir, *tag, *from); err != nil {
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
 		fmt.Fprintln(os.Stderr, "The cluster is left as it is; take it down with: bin/kubelab down --purge")
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, root, dir, tag string) error {
+func run(ctx context.Context, root, dir, tag string, from int) error {
 	begin := time.Now()
 	l, err := lab.Open(root, dir, os.Stdout)
 	if err != nil {
 		return err
 	}
-	l.Title("a Kubernetes cluster on this machine")
-	if err := l.Up(ctx, lab.Setup{Nodes: 3, DisksPerNode: 1, DiskBytes: 4 << 30, Tag: tag}); err != nil {
-		return err
+	if from == 0 {
+		l.Title("a Kubernetes cluster on this machine")
+		if err := l.Up(ctx, lab.Setup{Nodes: 3, DisksPerNode: 1, DiskBytes: 4 << 30, Tag: tag}); err != nil {
+			return err
+		}
 	}
-	if err := story.Tell(ctx, l, tag); err != nil {
+	if err := story.Tell(ctx, l, tag, from); err != nil {
 		return err
 	}
 	fmt.Printf(`

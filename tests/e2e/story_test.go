@@ -46,7 +46,7 @@ func TestStory(t *testing.T) {
 	if t.Run("without a release", func(t *testing.T) { notInstalled(ctx, t, l) }); t.Failed() {
 		return
 	}
-	if err := story.Tell(ctx, l, tag); err != nil {
+	if err := story.Tell(ctx, l, tag, 0); err != nil {
 		dump(ctx, l)
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"strings"
 )
 
 // Status is what of `kubectl iomesh status -o json` the tests look at.
@@ -56,9 +58,15 @@ type Volume struct {
 func (l *Lab) Storaged(ctx context.Context, args ...string) (string, error) {
 	var last error
 	for i := range 3 {
-		out, err := l.Kubectl(ctx, append([]string{"-n", Namespace, "exec", fmt.Sprintf("iomesh-meta-%d", i), "-c", "meta", "--", "storaged", "ctl"}, args...)...)
+		pod := fmt.Sprintf("iomesh-meta-%d", i)
+		ip, err := l.Kubectl(ctx, "-n", Namespace, "get", "pod", pod, "-o", "jsonpath={.status.podIP}")
 		if err == nil {
-			return out, nil
+			var out string
+			out, err = l.Kubectl(ctx, append([]string{"-n", Namespace, "exec", pod, "-c", "meta", "--", "storaged", "ctl",
+				"--meta", net.JoinHostPort(strings.TrimSpace(ip), "10100"), "--tls-dir", "/etc/iomesh/tls"}, args...)...)
+			if err == nil {
+				return out, nil
+			}
 		}
 		last = err
 	}

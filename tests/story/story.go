@@ -10,10 +10,11 @@ import (
 	"github.com/iomesh/iomesh/tests/lab"
 )
 
-// Tell plays the whole story on a running cluster with images (lab.Lab.Up). It returns at the first thing that is not as it should be.
-func Tell(ctx context.Context, l *lab.Lab, tag string) error {
+// Tell plays the story, from chapter from (0: all of it), on a running cluster with images (lab.Lab.Up). It returns at the first thing that is
+// not as it should be.
+func Tell(ctx context.Context, l *lab.Lab, tag string, from int) error {
 	s := &story{l: l, ctx: ctx, tag: tag}
-	for _, chapter := range []struct {
+	for i, chapter := range []struct {
 		title string
 		play  func() error
 	}{
@@ -24,6 +25,9 @@ func Tell(ctx context.Context, l *lab.Lab, tag string) error {
 		{"act 2: the pod's own node, which is also the owner, loses power", s.podLost},
 		{"snapshot, restore, expand", s.snapshots},
 	} {
+		if i < from {
+			continue
+		}
 		l.Title("%s", chapter.title)
 		if err := chapter.play(); err != nil {
 			return fmt.Errorf("%s: %w", chapter.title, err)
