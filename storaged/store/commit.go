@@ -144,6 +144,7 @@ func (s *Store) enqueue(it item) bool {
 // commitLoop is the committer: the one goroutine that gives changes their place in the journal and applies them.
 func (s *Store) commitLoop() {
 	defer s.wg.Done()
+	defer close(s.committed)
 	for {
 		s.qmu.Lock()
 		s.busy = false

@@ -370,6 +370,9 @@ func (s *Store) sync(ctx context.Context) error {
 		if err := s.failure(); err != nil {
 			return err
 		}
+		if s.closing {
+			return ErrClosed
+		}
 		s.poke()
 		s.qcond.Wait()
 	}

@@ -126,7 +126,7 @@ func newStore(disk vdisk.Disk, sb superblock, o Options) *Store {
 		replicas: map[block.ExtentID]*replica{}, layers: map[uint32]*layer{}, volumes: map[block.VolumeID]VolumeFence{},
 		families: map[family]int{}, cache: newPageCache(o.CacheBytes), nextHandle: 1,
 		dirtyState: map[*replica]struct{}{}, larges: map[uint64]struct{}{},
-		kick: make(chan struct{}, 1), stop: make(chan struct{}),
+		kick: make(chan struct{}, 1), stop: make(chan struct{}), committed: make(chan struct{}),
 	}
 	s.alloc = &allocator{
 		units: newBitmap(s.geo.units), slots: newBitmap(s.geo.slots),
@@ -200,6 +200,8 @@ func (s *Store) halt() {
 	}
 	s.qmu.Unlock()
 	s.dataJobs.close()
+	// The committer may still need the destager to find room for what is queued.
+	<-s.committed
 	close(s.stop)
 	s.wg.Wait()
 }

@@ -61,12 +61,13 @@ type Store struct {
 	fenced    atomic.Pointer[error]
 	fenceOnce sync.Once
 
-	kick     chan struct{} // to the destager
-	stop     chan struct{}
-	wg       sync.WaitGroup
-	dataJobs jobQueue
-	io       ioWatch
-	n        counters
+	kick      chan struct{} // to the destager
+	stop      chan struct{}
+	committed chan struct{} // closed when the committer has ended
+	wg        sync.WaitGroup
+	dataJobs  jobQueue
+	io        ioWatch
+	n         counters
 
 	scratch sync.Pool // *readScratch
 }

@@ -138,3 +138,41 @@ func TestReadersNeverSeeAnythingButWholeWrites(t *testing.T) {
 	checkTree(t, s, nil, t.Fatalf)
 	mustClose(t, s)
 }
+
+// TestCloseEndsWhateverIsGoingOn closes a nearly full disk with a nearly full journal while it is written, synced and listed.
+func TestCloseEndsWhateverIsGoingOn(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	for round := range 6 {
+		s := mustOpen(t, newSim(t, 24<<20, 1<<20), Options{DestageIdle: time.Millisecond})
+		e := ext(1, 0)
+		mustReplica(t, s, e)
+		var wg sync.WaitGroup
+		for k := range uint32(4) {
+			wg.Go(func() {
+				for i := range uint32(4000) {
+					err := run(s, dataWrite(e, 0, rng((k*4000+i)*13%200000, 1+i%40), uint64(k*4000+i+1)))
+					if errors.Is(err, ErrClosed) {
+						return
+					}
+					if err != nil && !errors.Is(err, ErrNoSpace) {
+						t.Error(err)
+					}
+					if i%50 == 0 {
+						if err := s.Sync(context.Background()); err != nil && !errors.Is(err, ErrClosed) {
+							t.Error(err)
+						}
+						_, _, _ = s.ListStamps(e, 0, 0, 4000, 0, nil)
+					}
+				}
+			})
+		}
+		time.AfterFunc(time.Duration(5+20*round)*time.Millisecond, func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		within(t, "closing", wg.Wait)
+		<-s.committed
+		s.wg.Wait()
+	}
+}
