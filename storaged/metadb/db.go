@@ -103,13 +103,18 @@ func (g OwnerGuard) cmp() clientv3.Cmp {
 const (
 	writeAttempt = 1200 * time.Millisecond
 	readAttempt  = 1500 * time.Millisecond
-	// writeAttempts is how often a write that recognises its own success is repeated while its outcome is unknown.
+	// writeAttempts is how often a write that recognises its own success is tried while its outcome is unknown. Each
+	// attempt may take twice as long as the one before: a member that is merely busy gets done with it.
 	writeAttempts = 4
 )
 
 // commit runs one transaction. The error is ErrOutcomeUnknown for every failure in which it cannot be excluded that it happened.
 func (d *DB) commit(ctx context.Context, cmps []clientv3.Cmp, then, orElse []clientv3.Op) (*clientv3.TxnResponse, error) {
-	tctx, cancel := context.WithTimeout(ctx, writeAttempt)
+	return d.commitWithin(ctx, writeAttempt, cmps, then, orElse)
+}
+
+func (d *DB) commitWithin(ctx context.Context, limit time.Duration, cmps []clientv3.Cmp, then, orElse []clientv3.Op) (*clientv3.TxnResponse, error) {
+	tctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	resp, err := d.cli.Txn(tctx).If(cmps...).Then(then...).Else(orElse...).Commit()
 	if err != nil {
@@ -121,8 +126,8 @@ func (d *DB) commit(ctx context.Context, cmps []clientv3.Cmp, then, orElse []cli
 
 // settle runs a transaction that can tell whether it has happened before, and repeats it while the outcome is unknown.
 func (d *DB) settle(ctx context.Context, cmps []clientv3.Cmp, then, orElse []clientv3.Op) (resp *clientv3.TxnResponse, err error) {
-	for range writeAttempts {
-		if resp, err = d.commit(ctx, cmps, then, orElse); err == nil {
+	for i := range writeAttempts {
+		if resp, err = d.commitWithin(ctx, writeAttempt<<i, cmps, then, orElse); err == nil {
 			return resp, nil
 		}
 		pause(ctx, retryPause)
@@ -135,8 +140,8 @@ func (d *DB) settle(ctx context.Context, cmps []clientv3.Cmp, then, orElse []cli
 
 // read runs one read-only transaction, retried on another member while ctx lasts.
 func (d *DB) read(ctx context.Context, ops ...clientv3.Op) (*clientv3.TxnResponse, error) {
-	for {
-		tctx, cancel := context.WithTimeout(ctx, readAttempt)
+	for i := 0; ; i++ {
+		tctx, cancel := context.WithTimeout(ctx, readAttempt<<min(i, writeAttempts))
 		resp, err := d.cli.Txn(tctx).Then(ops...).Commit()
 		cancel()
 		if err == nil {
