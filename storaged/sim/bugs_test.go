@@ -37,6 +37,7 @@ var planted = []struct {
 func TestPlantedBugsAreFound(t *testing.T) {
 	for _, b := range planted {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
 			for seed := uint64(1); seed <= b.seeds; seed++ {
 				c := Random(seed)
 				c.Bugs = b.bug

@@ -74,7 +74,7 @@ func newClient(w *World, i int) *client {
 	if w.chance(40) {
 		c.patience = w.between(3*sec, 9*sec)
 	}
-	if i == 1 && w.chance(60) {
+	if i == 1 && w.chance(70) {
 		// A patient reader stays with an owner that has been replaced for as long as that answers.
 		c.writes, c.patience = 0, w.between(5*sec, 9*sec)
 	}

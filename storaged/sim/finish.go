@@ -201,6 +201,8 @@ func Random(seed uint64) Config {
 		// What makes two owners believe in themselves.
 		c.Kinds = []FaultKind{FaultIsolate, FaultFreeze, FaultPause, FaultUsurp, FaultSuspect}
 		n = 1
+		// Somebody has to write through the one while somebody reads through the other.
+		c.Clients, c.Think = max(c.Clients, 2), w.between(5*ms, 40*ms)
 	}
 	for _, i := range w.rng.Perm(int(faultKinds))[:n] {
 		c.Kinds = append(c.Kinds, FaultKind(i))
