@@ -88,6 +88,11 @@ func (o *Owner) resume() {
 // drained is called when no numbered write is unfinished and a barrier or a move waits for that.
 func (o *Owner) drained() {
 	if b := o.barrier; b != nil {
+		for _, e := range o.active {
+			if e.lingering.n > 0 && !o.bugs.has(BugSnapshotWithoutBarrier) {
+				return // a joiner could get the next label's write first, and then skip this one
+			}
+		}
 		// Of an extent that is not taken over yet an earlier owner may still acknowledge writes, with the old label.
 		if !b.committed && (o.serving == len(o.extents) || o.bugs.has(BugSnapshotWithoutBarrier)) {
 			b.committed = true
