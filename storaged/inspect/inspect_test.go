@@ -79,7 +79,10 @@ func TestInspectShowsReplicasMapAndBadBlocksAndWritesNothing(t *testing.T) {
 	if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
 		t.Error("the disk has changed")
 	}
-	var rep store.Report
+	var rep struct {
+		Map      []struct{ Offset int64 }
+		Replicas []struct{ Generation int }
+	}
 	out, err = runInspect("-o", "json", "--map", e.String(), path)
 	if err != nil || json.Unmarshal([]byte(out), &rep) != nil {
 		t.Fatalf("json: %v\n%s", err, out)
@@ -92,7 +95,7 @@ func TestInspectShowsReplicasMapAndBadBlocksAndWritesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, off := range []int64{rep.Map[0].OffsetByte + 5, 40} {
+	for _, off := range []int64{rep.Map[0].Offset + 5, 40} {
 		if _, err := f.WriteAt([]byte{0xff}, off); err != nil {
 			t.Fatal(err)
 		}
