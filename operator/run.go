@@ -101,6 +101,10 @@ func run(ctx context.Context, o runOptions) error {
 		LeaderElectionID:              "iomesh-operator",
 		LeaderElectionNamespace:       o.namespace,
 		LeaderElectionReleaseOnCancel: true,
+		// Short, because the status must tell of a lost node soon, also when the leader ran there.
+		LeaseDuration: new(8 * time.Second),
+		RenewDeadline: new(6 * time.Second),
+		RetryPeriod:   new(1500 * time.Millisecond),
 		Cache: cache.Options{
 			DefaultNamespaces: map[string]cache.Config{o.namespace: {}},
 			DefaultTransform:  cache.TransformStripManagedFields(),

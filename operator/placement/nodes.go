@@ -23,6 +23,8 @@ func Tolerated() []corev1.Toleration {
 	return []corev1.Toleration{
 		{Key: corev1.TaintNodeNotReady, Operator: corev1.TolerationOpExists},
 		{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists},
+		// Set by hand to move pods off a node that was shut down; its disks are wanted when it returns.
+		{Key: corev1.TaintNodeOutOfService, Operator: corev1.TolerationOpExists},
 		{Key: corev1.TaintNodeDiskPressure, Operator: corev1.TolerationOpExists},
 		{Key: corev1.TaintNodeMemoryPressure, Operator: corev1.TolerationOpExists},
 		{Key: corev1.TaintNodePIDPressure, Operator: corev1.TolerationOpExists},

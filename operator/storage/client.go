@@ -1,7 +1,8 @@
 // Package storage is the operator's thin client of the metadata members' control interface.
 //
-// One Client holds one connection: to the first member that answers, and to another when that one fails. Calls that need the
-// leader are passed on by the member. Safe for concurrent use.
+// One Client is connected to every member and takes them in turn. A call that a member does not answer in time is made once
+// more, at the next member: every call is idempotent, and a member that lost its power leaves no sign but silence. Calls that
+// need the leader are passed on by the member. Safe for concurrent use.
 package storage
 
 import (
@@ -12,9 +13,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/mtls"
@@ -22,7 +25,8 @@ import (
 
 // Bounds of one call.
 const (
-	callTimeout   = 4 * time.Second
+	callTimeout   = 3 * time.Second // of one attempt
+	attempts      = 2
 	responseBytes = 64 << 20
 	pageSize      = 500
 	// volumesMax bounds what Volumes collects; beyond it the list is cut, and says so.
@@ -56,6 +60,7 @@ func New(endpoints string, source *mtls.Source) (*Client, error) {
 		grpc.WithTransportCredentials(source.ClientCredentials(mtls.RoleMeta)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(responseBytes)),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
 		grpc.WithNoProxy(),
 	)
 	if err != nil {
@@ -70,15 +75,24 @@ func (c *Client) Endpoints() string { return c.endpoints }
 // Close ends the connection and every call on it.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// call bounds a call and names its target in the error.
-func call[T any](ctx context.Context, c *Client, what string, f func(context.Context) (T, error)) (T, error) {
+// call bounds a call, repeats it if nobody answered, and names its target in the error.
+func call[T any](ctx context.Context, c *Client, what string, f func(context.Context) (T, error)) (v T, err error) {
+	for range attempts {
+		v, err = once(ctx, f)
+		if err == nil {
+			return v, nil
+		}
+		if code := status.Code(err); ctx.Err() != nil || code != codes.DeadlineExceeded && code != codes.Unavailable {
+			break
+		}
+	}
+	return v, fmt.Errorf("%s at the metadata members (%s): %w", what, c.endpoints, err)
+}
+
+func once[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	v, err := f(ctx)
-	if err != nil {
-		return v, fmt.Errorf("%s at the metadata members (%s): %w", what, c.endpoints, err)
-	}
-	return v, nil
+	return f(ctx)
 }
 
 // Status is the whole view of the cluster.

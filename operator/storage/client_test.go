@@ -25,9 +25,14 @@ type member struct {
 	storagedv1.UnimplementedVolumesServer
 	volumes int
 	drained []string
+	hang    bool // answer GetStatus never, as a frozen process
 }
 
-func (m *member) GetStatus(context.Context, *storagedv1.GetStatusRequest) (*storagedv1.ClusterStatus, error) {
+func (m *member) GetStatus(ctx context.Context, _ *storagedv1.GetStatusRequest) (*storagedv1.ClusterStatus, error) {
+	if m.hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return &storagedv1.ClusterStatus{ClusterId: "c"}, nil
 }
 
@@ -115,6 +120,23 @@ func TestClient(t *testing.T) {
 	}
 	if err := c.DrainDisk(t.Context(), "unknown", false); err == nil || !strings.Contains(err.Error(), "drain disk unknown") || status.Code(err) != codes.NotFound {
 		t.Errorf("error %v does not name the disk, or has lost its code", err)
+	}
+}
+
+func TestAFrozenMemberIsPassedOver(t *testing.T) {
+	a, err := mtls.NewAuthority("c", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(serve(t, a, mtls.RoleMeta, &member{hang: true})+","+serve(t, a, mtls.RoleMeta, &member{}), credentials(t, a, mtls.RoleController))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 2 { // whichever member is first in turn
+		if _, err := c.Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
