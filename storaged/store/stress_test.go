@@ -18,7 +18,7 @@ import (
 // TestReadersNeverSeeAnythingButWholeWrites reads while blocks are written, destaged, snapshotted, cloned and deleted. Each
 // block read must be exactly what was written with the stamp that is told, and no older than what was acknowledged before.
 func TestReadersNeverSeeAnythingButWholeWrites(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	ctx := context.Background()
 	s := mustOpen(t, newSim(t, 256<<20, 2<<20), Options{DestageIdle: time.Millisecond, DestageFill: 10, CacheBytes: 1, OnStall: func(Stall) {}})
 	const writers, blocks, rounds = 4, 1500, 250
@@ -141,7 +141,7 @@ func TestReadersNeverSeeAnythingButWholeWrites(t *testing.T) {
 
 // TestCloseEndsWhateverIsGoingOn closes a nearly full disk with a nearly full journal while it is written, synced and listed.
 func TestCloseEndsWhateverIsGoingOn(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	for round := range 6 {
 		s := mustOpen(t, newSim(t, 24<<20, 1<<20), Options{DestageIdle: time.Millisecond})
 		e := ext(1, 0)
