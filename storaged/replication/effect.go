@@ -75,7 +75,8 @@ type StoreOp uint8
 const (
 	// StoreWrite: per block of Msg.Range: if Msg.Stamp is above the block's newest stamp, the block becomes Data with label SnapSeq.
 	// Also stores Generation and Watermark. Atomic: all blocks or none survive a crash. Statuses: OK, NoReplica, OldGeneration (Msg.Generation
-	// is below the replica's, which State.Generation tells), NoSpace (nothing done), DiskFailed.
+	// is below the replica's, which State.Generation tells), NoSpace (nothing done), DiskFailed. A repetition
+	// of what is there needs no space.
 	StoreWrite StoreOp = iota + 1
 	// StoreUnmap: the same, blocks become BlockZero.
 	StoreUnmap

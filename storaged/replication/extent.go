@@ -141,6 +141,7 @@ func (e *extent) freeSlot(i int) {
 			r.acked &= m
 			r.nospace &= m
 			r.sent &= m
+			r.unsure &= m
 		}
 	}
 	for _, l := range []*reqList{&e.reads, &e.held} {
@@ -156,6 +157,7 @@ func (e *extent) freeSlot(i int) {
 func (e *extent) unsent(i int) {
 	for _, l := range []*reqList{&e.inflight, &e.lingering} {
 		for r := l.head; r != nil; r = r.next {
+			r.unsure |= r.sent & bit(i) &^ r.acked &^ r.nospace
 			r.sent &^= bit(i)
 		}
 	}

@@ -45,6 +45,7 @@ type request struct {
 	acked    mask
 	nospace  mask
 	sent     mask // slots it was sent to, in their present session
+	unsure   mask // slots that may have it although their answer was lost
 	label    block.SnapSeq
 	reserve  bool
 	answered bool // the client has been told an error; the outcome is still open

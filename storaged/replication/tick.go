@@ -87,6 +87,11 @@ func (o *Owner) tickExtent(e *extent) {
 	if e.join != nil {
 		o.joinStep(e)
 	}
+	for r := e.inflight.head; r != nil; r = r.next {
+		if need := e.required(); r.reserve && r.nospace&need != 0 && r.acked&need == 0 && o.now.Sub(r.sentAt) >= LastRetry {
+			o.sendReserved(r, r.nospace&need)
+		}
+	}
 	if e.told != e.watermark && e.inflight.n == 0 && o.now.Sub(e.lastWrite) >= timeouts.WatermarkIdle {
 		o.mark(e)
 	}

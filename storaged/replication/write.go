@@ -295,7 +295,7 @@ func (o *Owner) settle(r *request) {
 func (o *Owner) outOfSpace(r *request, need mask) {
 	e := r.ext
 	refused := r.nospace & need
-	if r.acked&need == 0 {
+	if (r.acked|r.unsure)&need == 0 {
 		// Nobody has it: all members are as before. A joiner that took it is not.
 		if !e.full {
 			e.full = true
@@ -307,7 +307,7 @@ func (o *Owner) outOfSpace(r *request, need mask) {
 		o.finish(r, ResultSpaceExhausted, false)
 		return
 	}
-	if r.reserve || e.fullCount(e.members&^refused&^e.leaving) >= o.opt.MinReplicas {
+	if r.acked&need != 0 && (r.reserve || e.fullCount(e.members&^refused&^e.leaving) >= o.opt.MinReplicas) {
 		for i := range e.slots {
 			if refused.has(i) {
 				o.report(Report{Kind: ReportSpace, Extent: e.index, Disk: e.slots[i].disk, Status: StatusNoSpace})
@@ -316,7 +316,17 @@ func (o *Owner) outOfSpace(r *request, need mask) {
 		}
 		return
 	}
-	// Too few would be left. The write is on a member already, so the others take it into the space kept for repair.
+	if r.reserve {
+		return // not even there: Tick tries again
+	}
+	// Too few would be left, or one that refuses now may have taken it before its connection broke. The write is, or may be, on a member
+	// already, so all take it into the space kept for repair.
+	o.sendReserved(r, refused)
+}
+
+// sendReserved sends a write that was refused for lack of space again, with the right to use the space kept for repair.
+func (o *Owner) sendReserved(r *request, refused mask) {
+	e := r.ext
 	r.reserve = true
 	r.nospace = 0
 	r.sentAt = o.now

@@ -15,7 +15,7 @@ var planted = []struct {
 }{
 	{"skip the epoch check", replication.BugSkipEpochCheck, 1500},
 	{"acknowledge when one member has it", replication.BugAckEarly, 20},
-	{"acknowledge before the set change is recorded", replication.BugAckBeforeSetChange, 1000},
+	{"acknowledge before the set change is recorded", replication.BugAckBeforeSetChange, 4000},
 	{"forget a dirty range in resync", replication.BugForgetDirty, 20},
 	{"ignore the returner's window", replication.BugIgnoreReturnersWindow, 1000},
 	{"count a promise from the arrival of the grant", replication.BugLeaseMargin, 4000},
