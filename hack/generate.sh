@@ -10,3 +10,4 @@ export PATH=$tools:$PATH
 while read -r dir; do
   (cd "$dir" && protoc -I. --go_out=. --go_opt=paths=source_relative --go-grpc_out=. --go-grpc_opt=paths=source_relative ./*.proto)
 done < <(git ls-files '*.proto' | xargs -n1 dirname | sort -u)
+go generate ./api/v1alpha1 ./manifests

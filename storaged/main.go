@@ -14,6 +14,7 @@ import (
 	"github.com/iomesh/iomesh/internal/version"
 	"github.com/iomesh/iomesh/storaged/ctl"
 	"github.com/iomesh/iomesh/storaged/dev"
+	"github.com/iomesh/iomesh/storaged/inspect"
 )
 
 func main() {
@@ -27,7 +28,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(metaCommand(), chunkCommand(), redirectCommand(), dev.NewCommand(), dev.NewDemoCommand(), ctl.NewCommand())
+	root.AddCommand(metaCommand(), chunkCommand(), redirectCommand(), dev.NewCommand(), dev.NewDemoCommand(), ctl.NewCommand(), inspect.NewCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "storaged:", err)
 		os.Exit(exitCode(err))

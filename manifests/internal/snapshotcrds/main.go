@@ -8,6 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	// Keeps the module, whose config directory is copied, in go.mod.
+	_ "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 )
 
 const module = "github.com/kubernetes-csi/external-snapshotter/client/v8"
