@@ -38,8 +38,10 @@ func (v *volume) report() *storagedv1.VolumeReport {
 			r.Initiators = append(r.Initiators, s.Initiator)
 		}
 	}
+	live, snap := v.space()
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	st.AllocatedBytes, st.SnapshotBytes = live, snap
 	v.o.Initiators(len(names))
 	wanted := v.factor
 	st.Extents = uint32(len(v.extent))
@@ -78,6 +80,36 @@ func (v *volume) report() *storagedv1.VolumeReport {
 		st.Health, st.Reason = storagedv1.Health_HEALTH_DEGRADED, fmt.Sprintf("%d of %d extents have fewer than %d replicas", st.ExtentsDegraded, st.Extents, wanted)
 	}
 	return r
+}
+
+// space is what the volume's content takes, one copy: of the extents with a replica on this chunk, which are all of them when the owner
+// is where it should be.
+func (v *volume) space() (live, snapshots uint64) {
+	type local struct {
+		disk  block.DiskID
+		index int
+	}
+	var here []local
+	v.mu.Lock()
+	for i := range v.extent {
+		for _, m := range v.extent[i].record.Members {
+			if m.Chunk == v.s.id {
+				here = append(here, local{m.Disk, i})
+			}
+		}
+	}
+	v.mu.Unlock()
+	for _, x := range here {
+		d := v.s.diskByID(x.disk)
+		if d == nil {
+			continue
+		}
+		if info, err := d.store.Replica(block.ExtentID{Volume: v.id, Index: block.ExtentIndex(x.index)}); err == nil {
+			live += uint64(max(0, info.LiveBytes))
+			snapshots += uint64(max(0, info.SnapshotBytes))
+		}
+	}
+	return live, snapshots
 }
 
 // extentStatus describes an extent that is not as it should be; the caller holds v.mu.
