@@ -188,7 +188,7 @@ func (v *volume) note(r *replication.Report) {
 	case replication.ReportJoined:
 		v.s.metrics.resyncBytes.Add(float64(r.CopiedBytes))
 		v.log.Info("replica is in sync", "extent", uint32(r.Extent), "disk", r.Disk.String(), "bytes", r.CopiedBytes)
-		x.joining, x.left = block.DiskID{}, 0
+		x.joining, x.left, x.copied = block.DiskID{}, 0, r.CopiedBytes
 	case replication.ReportJoinFailed:
 		v.log.Warn("resync given up", "extent", uint32(r.Extent), "disk", r.Disk.String(), "status", uint8(r.Status))
 		x.joining, x.left = block.DiskID{}, 0

@@ -148,7 +148,7 @@ func awaitHealthy(ctx context.Context, s *story, volumes storagedv1.VolumesClien
 				s.say("volume healthy: all three replicas in sync, %.1f MiB copied", float64(v.Status.GetResyncBytesDone())/(1<<20))
 				return nil
 			}
-			if line := fmt.Sprintf("volume %s: %s", v.Status.GetHealth(), v.Status.GetReason()); line != last {
+			if line := fmt.Sprintf("volume %s: %s", healthWord(v.Status.GetHealth()), v.Status.GetReason()); line != last {
 				last = line
 				s.say("%s", line)
 			}
@@ -158,6 +158,20 @@ func awaitHealthy(ctx context.Context, s *story, volumes storagedv1.VolumesClien
 		}
 	}
 	return fmt.Errorf("the volume is not healthy after 60 s: %s", last)
+}
+
+func healthWord(h storagedv1.Health) string {
+	switch h {
+	case storagedv1.Health_HEALTH_OK:
+		return "OK"
+	case storagedv1.Health_HEALTH_DEGRADED:
+		return "Degraded"
+	case storagedv1.Health_HEALTH_AT_RISK:
+		return "At risk"
+	case storagedv1.Health_HEALTH_UNAVAILABLE:
+		return "Unavailable"
+	}
+	return "not known yet"
 }
 
 func pidOf(ctx context.Context, cluster storagedv1.ClusterClient, node string) (int, error) {
