@@ -16,7 +16,7 @@ const (
 	BugForgetDirty
 	// BugIgnoreReturnersWindow: resync looks at the source's list only.
 	BugIgnoreReturnersWindow
-	// BugLeaseMargin: a promise is counted from the arrival of the grant, and longer than the granter does.
+	// BugLeaseMargin: a promise is counted from the arrival of the grant, and ten times too long.
 	BugLeaseMargin
 	// BugRollStale: stale members take part in takeover.
 	BugRollStale
@@ -40,8 +40,6 @@ const (
 	BugJoinTooEarly
 	// BugOverlap: overlapping writes are in flight together.
 	BugOverlap
-	// BugNoQuiet: a restarted chunk forgets the promises it gave.
-	BugNoQuiet
 	// BugNoConfirm: with several initiators reads are not confirmed.
 	BugNoConfirm
 )

@@ -69,6 +69,7 @@ type extent struct {
 	retryAt   Time
 	rolls     []rollTask
 	rollNext  int
+	putSent   bool // copies of a roll-forward are under way or done: the descriptions are outdated
 	steps     bool // joinStep is running
 	needs     bool // reported as needing a last copy
 	full      bool // reported as full

@@ -132,7 +132,9 @@ func (o *Owner) startJoin(e *extent, p *peer, disk block.DiskID, base block.Stam
 	o.joins++
 	o.activate(e)
 	j := &join{slot: i, source: src, add: add, base: base, since: o.now}
-	j.start = block.NewStamp(o.opt.Epoch, e.counter+1)
+	// A stamp of its own: it also tells this resync's messages from those of an earlier one that was given up.
+	e.counter++
+	j.start = block.NewStamp(o.opt.Epoch, e.counter)
 	e.join = j
 	r := o.job(e, i, reqJoin, block.Range{})
 	r.step = stepStart
@@ -243,7 +245,7 @@ func (o *Owner) joinAdvance(e *extent, j *join) bool {
 		r := o.job(e, j.slot, reqJoin, block.Range{})
 		r.step = stepSeal
 		m := o.sendTo(e, j.slot, MsgCopy)
-		m.Req, m.Flags, m.Watermark, m.View = r.id, FlagJoin, e.watermark, o.snapSeq
+		m.Req, m.Flags, m.Watermark, m.View, m.Stamp = r.id, FlagJoin, e.watermark, o.snapSeq, j.start
 	default:
 		return false
 	}
@@ -414,7 +416,7 @@ func (o *Owner) onJoinReply(r *request, m *Message) {
 		w := o.job(e, j.slot, reqJoin, rng)
 		w.step = stepPut
 		c := o.sendTo(e, j.slot, MsgCopy)
-		c.Req, c.Range, c.View, c.Flags = w.id, rng, view, FlagJoin
+		c.Req, c.Range, c.View, c.Flags, c.Stamp = w.id, rng, view, FlagJoin, j.start
 		c.Data, c.Sums, c.More = m.Data, m.Sums, m.More
 	case stepPut:
 		j.open--

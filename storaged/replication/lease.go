@@ -167,7 +167,7 @@ func (l *Lease) granted(now Time, from block.ChunkID, m *Message) {
 	}
 	until := m.Sent.Add(timeouts.Lease - timeouts.LeaseSkew)
 	if l.bugs.has(BugLeaseMargin) {
-		until = now.Add(3 * timeouts.Lease)
+		until = now.Add(10 * timeouts.Lease)
 	}
 	l.out = append(l.out, Effect{Kind: EffExtend, To: from, Until: until, Msg: Message{Chain: m.Chain}})
 }
@@ -200,9 +200,6 @@ func (l *Lease) Wanted(now Time, v VolumeEpoch, holder, asker block.ChunkID, out
 	default:
 		p := l.listed(holder)
 		w.until = max(p.end, l.opt.Started.Add(timeouts.Lease))
-		if l.bugs.has(BugNoQuiet) {
-			w.until = p.end
-		}
 		if now >= w.until {
 			l.free(w)
 			break

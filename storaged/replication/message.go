@@ -41,7 +41,7 @@ const (
 	// MsgStamps → owner: More.Runs in ascending order, at most RunsMax; Range is what the answer covers (a prefix of the question's).
 	MsgStamps Kind = 12
 	// MsgCopy → replica: make Range of view View equal to More.Runs, which covers it in order. Data and Sums are for the
-	// whole Range, undefined in runs that are not BlockData; nil if no run is. The mode (FlagJoin, FlagRoll, FlagRepair) says when a
+	// whole Range, undefined in runs that are not BlockData; nil if no run is. With FlagJoin Stamp is S0 of the resync it belongs to. The mode (FlagJoin, FlagRoll, FlagRepair) says when a
 	// block of the replica is kept, see CopyMode.
 	MsgCopy Kind = 13
 	// MsgCopyReply → owner: the copy is durable, or refused.

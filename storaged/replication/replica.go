@@ -26,6 +26,7 @@ type Replica struct {
 	freeOps []*op
 	quiets  []*op // waiting for earlier operations on their replica
 	disks   []diskEpoch
+	joins   []joinStart
 	late    int // operations of older sessions still in the store
 	out     []Effect
 }
@@ -35,6 +36,12 @@ type diskEpoch struct {
 	disk    block.DiskID
 	durable block.Epoch
 	writing block.Epoch
+}
+
+// joinStart is the start stamp of the last resync of a replica.
+type joinStart struct {
+	ReplicaID
+	start block.Stamp
 }
 
 // op is one question that is being worked on.
@@ -101,6 +108,17 @@ func (r *Replica) admits(from block.ChunkID, m *Message) bool {
 	return true
 }
 
+// joinOf returns where the start stamp of the last resync of a replica is kept. It need not outlive the process: messages do not either.
+func (r *Replica) joinOf(m *Message) *block.Stamp {
+	for i := range r.joins {
+		if r.joins[i].ReplicaID == (ReplicaID{m.Extent, m.Disk}) {
+			return &r.joins[i].start
+		}
+	}
+	r.joins = append(r.joins, joinStart{ReplicaID: ReplicaID{m.Extent, m.Disk}})
+	return &r.joins[len(r.joins)-1].start
+}
+
 func (r *Replica) newSession(s uint32) {
 	if s <= r.session {
 		return
@@ -125,8 +143,19 @@ func (r *Replica) serve(from block.ChunkID, m *Message) {
 	case MsgListStamps:
 		r.start(from, m, StoreList, MsgStamps)
 	case MsgCopy:
+		if m.Flags&FlagJoin != 0 && *r.joinOf(m) != m.Stamp {
+			// Of a resync that was given up: it could put an older content over what the present one has copied.
+			r.refuse(from, m, StatusOldGeneration)
+			return
+		}
 		r.start(from, m, StoreCopy, MsgCopyReply)
 	case MsgJoinStart:
+		j := r.joinOf(m)
+		if m.Stamp < *j {
+			r.refuse(from, m, StatusOldGeneration)
+			return
+		}
+		*j = m.Stamp
 		// What the replica got as a member before must not come in after the lists were made.
 		r.whenQuiet(from, *m, StoreJoin, MsgJoinReply)
 	case MsgWatermark:

@@ -85,6 +85,9 @@ func (o *Owner) collect(e *extent) {
 	if e.phase == PhaseServing || e.change != nil || o.lost {
 		return
 	}
+	if e.putSent && !o.collectAnew(e) {
+		return
+	}
 	good := mask(0)
 	for i := range e.slots {
 		if !e.members.has(i) {
@@ -135,6 +138,36 @@ func (o *Owner) collect(e *extent) {
 	o.roll(e)
 }
 
+// collectAnew gives up a roll-forward that has begun to copy. Its copies may reach some members and not others, and what they
+// bring may not be on any member that stays. So it waits until each copy has been answered, or can do nothing any more because its connection is
+// gone, and then has all members described again. It returns true if it has nothing to wait for.
+func (o *Owner) collectAnew(e *extent) bool {
+	o.dropRolls(e)
+	e.phase = PhaseCollecting
+	for r := e.jobs.head; r != nil; r = r.next {
+		if r.kind == reqRollPut {
+			return false
+		}
+	}
+	e.putSent = false
+	e.since = o.now
+	for i := range e.slots {
+		if s := &e.slots[i]; e.members.has(i) && s.answered && s.failed == StatusOK {
+			s.answered = false
+			o.describe(e, i)
+		}
+	}
+	return true
+}
+
+// describe asks a member for its description.
+func (o *Owner) describe(e *extent, i int) {
+	if p := e.slots[i].peer; p.taken {
+		m := o.send(p, MsgTakeEpoch)
+		m.Owner, m.Incarnation, m.More = o.opt.Self, o.opt.Incarnation, &More{Targets: []ReplicaID{{e.index, e.slots[i].disk}}}
+	}
+}
+
 // collectAgain asks members that refused or are silent once more: they hold the last copies.
 func (o *Owner) collectAgain(e *extent) {
 	for i := range e.slots {
@@ -143,10 +176,7 @@ func (o *Owner) collectAgain(e *extent) {
 			continue
 		}
 		s.answered, s.failed, s.stale = false, StatusOK, false
-		if p := s.peer; p.taken {
-			m := o.send(p, MsgTakeEpoch)
-			m.Owner, m.Incarnation, m.More = o.opt.Self, o.opt.Incarnation, &More{Targets: []ReplicaID{{e.index, s.disk}}}
-		}
+		o.describe(e, i)
 	}
 }
 
@@ -280,6 +310,7 @@ func (o *Owner) job(e *extent, i int, k reqKind, rng block.Range) *request {
 // rollPut copies what was read to those that lack it.
 func (o *Owner) rollPut(e *extent, k int, src *Message) {
 	t := &e.rolls[k]
+	e.putSent = true
 	for i := range e.slots {
 		if !t.lack.has(i) {
 			continue
@@ -296,6 +327,10 @@ func (o *Owner) onRollReply(r *request, m *Message) {
 	e, i, k := r.ext, int(r.slot), int(r.tag)
 	get := r.kind == reqRollGet
 	o.pool.put(r)
+	if e.phase == PhaseCollecting {
+		o.collect(e) // the roll-forward was given up, and waits for this
+		return
+	}
 	switch {
 	case m.Status == StatusOK && get && m.More == nil:
 		o.collectFail(e, i, StatusInvalid)
@@ -317,7 +352,7 @@ func (o *Owner) onRollReply(r *request, m *Message) {
 func (o *Owner) dropRolls(e *extent) {
 	for r := e.jobs.head; r != nil; {
 		next := r.next
-		if r.kind == reqRollGet || r.kind == reqRollPut {
+		if r.kind == reqRollGet {
 			o.pool.put(r)
 		}
 		r = next
@@ -334,7 +369,7 @@ func (o *Owner) rolled(e *extent) {
 			good |= bit(i)
 		}
 	}
-	e.rolls = nil
+	e.rolls, e.putSent = nil, false
 	if good == e.members {
 		o.serve(e)
 		return

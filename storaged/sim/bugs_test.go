@@ -18,7 +18,7 @@ var planted = []struct {
 	{"acknowledge before the set change is recorded", replication.BugAckBeforeSetChange, 4000},
 	{"forget a dirty range in resync", replication.BugForgetDirty, 20},
 	{"ignore the returner's window", replication.BugIgnoreReturnersWindow, 1000},
-	{"count a promise from the arrival of the grant", replication.BugLeaseMargin, 4000},
+	{"count a promise too long", replication.BugLeaseMargin, 4000},
 	{"roll forward from a stale replica", replication.BugRollStale, 500},
 	{"take late writes of an old connection", replication.BugLateWrite, 500},
 	{"remove the last member", replication.BugRemoveLast, 500},
@@ -30,7 +30,6 @@ var planted = []struct {
 	{"reads without promises", replication.BugNoLeaseCheck, 500},
 	{"add a returner before its copies are done", replication.BugJoinTooEarly, 20},
 	{"overlapping writes in flight together", replication.BugOverlap, 50},
-	{"forget promises over a restart", replication.BugNoQuiet, 6000},
 	{"no confirmation of reads with several initiators", replication.BugNoConfirm, 4000},
 }
 

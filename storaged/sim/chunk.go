@@ -336,8 +336,8 @@ func (c *chunk) store(e *replication.Effect) {
 func (w *World) checkLost(rec replication.Record, r *replication.Report) {
 	for _, m := range rec.Members {
 		x := w.chunks[m.Chunk-1].disk(m.Disk).seen[r.Extent]
-		if x == nil || r.Range.Count != 1 || m.Disk == w.rot.id {
-			// On the disk that rots the block was bad when it was read; a write may have healed it since.
+		if x == nil || r.Range.Count != 1 || x.newest(r.Range.Start) > x.state.Watermark {
+			// It was bad when it was read; a write under way heals it.
 			continue
 		}
 		good := true
