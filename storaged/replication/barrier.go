@@ -19,14 +19,16 @@ type release struct {
 }
 
 // holding reports whether new writes have to wait for a barrier or a planned move.
-func (o *Owner) holding() bool { return o.barrier != nil || o.release != nil }
+func (o *Owner) holding() bool {
+	return o.barrier != nil && !o.bugs.has(BugSnapshotWithoutBarrier) || o.release != nil
+}
 
 // Barrier takes a snapshot. It is refused with ResultBusy while another barrier or a planned move is under way.
 func (o *Owner) Barrier(now Time, tag uint64, out []Effect) []Effect {
 	if !o.enter(now, out) {
 		return append(out, Effect{Kind: EffComplete, Tag: tag, Result: ResultLost})
 	}
-	if o.holding() {
+	if o.barrier != nil || o.release != nil {
 		o.complete(tag, ResultBusy)
 		return o.leave()
 	}
@@ -62,7 +64,7 @@ func (o *Owner) Release(now Time, to block.ChunkID, out []Effect) []Effect {
 	if !o.enter(now, out) {
 		return out
 	}
-	if o.holding() || to == o.opt.Self {
+	if o.barrier != nil || o.release != nil || to == o.opt.Self {
 		o.report(Report{Kind: ReportStay})
 		return o.leave()
 	}

@@ -147,7 +147,9 @@ func (c *chunk) own(e block.Epoch) {
 	o := replication.NewOwner(opt)
 	replication.Plant{Bugs: w.cfg.Bugs}.Owner(o)
 	c.owner = o
-	o.Initiators(w.cfg.Clients)
+	if w.cfg.Confirm {
+		o.Initiators(w.cfg.Clients)
+	}
 	w.tracef("chunk %d: owner in epoch %d", c.id, e)
 	c.do(o.PeerUp(c.clock(), c.id, c.inc, c.effects()))
 	for i := range w.chunks {

@@ -199,13 +199,16 @@ func Random(seed uint64) Config {
 		n = int(faultKinds)
 	case w.chance(45):
 		// What makes two owners believe in themselves.
-		c.Kinds = []FaultKind{FaultIsolate, FaultFreeze, FaultPause, FaultUsurp, FaultSuspect}
-		n = 1
+		c.Kinds = []FaultKind{FaultIsolate, FaultFreeze, FaultUsurp, FaultSuspect}
+		if n = 0; w.chance(50) {
+			c.Kinds = append(c.Kinds, FaultPause)
+		}
 		// Somebody has to write through the one while somebody reads through the other.
 		c.Clients, c.Think = max(c.Clients, 2), w.between(5*ms, 40*ms)
 	}
 	for _, i := range w.rng.Perm(int(faultKinds))[:n] {
 		c.Kinds = append(c.Kinds, FaultKind(i))
 	}
+	c.Confirm = slices.Contains(c.Kinds, FaultPause) || w.chance(50)
 	return c
 }

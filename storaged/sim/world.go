@@ -30,6 +30,9 @@ type Config struct {
 	// Replicas is the replica factor, MinReplicas as in the volume.
 	Replicas, MinReplicas int
 	Clients, Depth        int
+	// Confirm tells owners of all clients, so that they have reads confirmed. Without it the promises alone have to do, as they must
+	// while no clock stands still.
+	Confirm bool
 	// Think is the longest pause of a client between requests, in ns.
 	Think int64
 	// Net and Disk are the usual longest delays of a message and of a flush, in ns.
