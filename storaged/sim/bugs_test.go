@@ -20,11 +20,6 @@ var planted = []struct {
 	{"acknowledge before the set change is recorded", replication.BugAckBeforeSetChange, 4000, nil},
 	{"forget a dirty range in resync", replication.BugForgetDirty, 20, nil},
 	{"ignore the returner's window", replication.BugIgnoreReturnersWindow, 1000, nil},
-	{"count a promise too long", replication.BugLeaseMargin, 2000, func(c *Config) {
-		// An owner alone with a reader, which no confirmation saves.
-		c.Confirm, c.Kinds, c.Clients, c.Think = false, []FaultKind{FaultIsolate}, 3, 20*ms
-		c.Length, c.Faults = 13*sec, 2
-	}},
 	{"roll forward from a stale replica", replication.BugRollStale, 500, nil},
 	{"take late writes of an old connection", replication.BugLateWrite, 500, nil},
 	{"remove the last member", replication.BugRemoveLast, 500, nil},
