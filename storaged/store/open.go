@@ -193,15 +193,10 @@ var errAbandoned = errors.New("store abandoned")
 
 // halt waits for the store's goroutines, which see closing.
 func (s *Store) halt() {
-	// The data writers give what they have to the committer, which ends when nothing is left.
-	s.qmu.Lock()
-	for len(s.larges) > 0 {
-		s.qcond.Wait()
-	}
-	s.qmu.Unlock()
-	s.dataJobs.close()
-	// The committer may still need the destager to find room for what is queued.
+	// The committer ends when nothing is queued and no large write is on its way; until then it may begin further large
+	// writes, so that the data writers go after it. It may also still need the destager to find room for what is queued.
 	<-s.committed
+	s.dataJobs.close()
 	close(s.stop)
 	s.wg.Wait()
 }
