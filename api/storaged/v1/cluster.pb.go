@@ -80,6 +80,8 @@ type ClusterStatus struct {
 	FeatureLevel         uint32                 `protobuf:"varint,18,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	NextStep             string                 `protobuf:"bytes,19,opt,name=next_step,json=nextStep,proto3" json:"next_step,omitempty"`
 	Tasks                []*Task                `protobuf:"bytes,20,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	VolumesAtRisk        uint32                 `protobuf:"varint,21,opt,name=volumes_at_risk,json=volumesAtRisk,proto3" json:"volumes_at_risk,omitempty"` // of those degraded
+	Findings             []*Finding             `protobuf:"bytes,22,rep,name=findings,proto3" json:"findings,omitempty"`                                   // what health follows from, gravest first
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -254,23 +256,147 @@ func (x *ClusterStatus) GetTasks() []*Task {
 	return nil
 }
 
-type MetaMember struct {
+func (x *ClusterStatus) GetVolumesAtRisk() uint32 {
+	if x != nil {
+		return x.VolumesAtRisk
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// Finding is one thing that is not as it should be (package internal/status).
+type Finding struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Healthy       bool                   `protobuf:"varint,3,opt,name=healthy,proto3" json:"healthy,omitempty"`
-	Leader        bool                   `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
-	DbBytes       uint64                 `protobuf:"varint,5,opt,name=db_bytes,json=dbBytes,proto3" json:"db_bytes,omitempty"`
-	Pid           int32                  `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`
-	Version       string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
-	Message       string                 `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`                                   // CamelCase, stable: name of the alert and of the runbook
+	State         Health                 `protobuf:"varint,2,opt,name=state,proto3,enum=iomesh.storaged.v1.Health" json:"state,omitempty"` // HEALTH_OK: worth knowing, no fault
+	ObjectKind    string                 `protobuf:"bytes,3,opt,name=object_kind,json=objectKind,proto3" json:"object_kind,omitempty"`     // meta, node, disk, volume, cluster
+	Object        string                 `protobuf:"bytes,4,opt,name=object,proto3" json:"object,omitempty"`
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Evidence      []string               `protobuf:"bytes,6,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	NextStep      string                 `protobuf:"bytes,7,opt,name=next_step,json=nextStep,proto3" json:"next_step,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=at,proto3" json:"at,omitempty"` // of the facts
+	Stale         bool                   `protobuf:"varint,9,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Finding) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Finding) GetState() Health {
+	if x != nil {
+		return x.State
+	}
+	return Health_HEALTH_UNSPECIFIED
+}
+
+func (x *Finding) GetObjectKind() string {
+	if x != nil {
+		return x.ObjectKind
+	}
+	return ""
+}
+
+func (x *Finding) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *Finding) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Finding) GetEvidence() []string {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *Finding) GetNextStep() string {
+	if x != nil {
+		return x.NextStep
+	}
+	return ""
+}
+
+func (x *Finding) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Finding) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+type MetaMember struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Name               string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address            string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Healthy            bool                   `protobuf:"varint,3,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	Leader             bool                   `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	DbBytes            uint64                 `protobuf:"varint,5,opt,name=db_bytes,json=dbBytes,proto3" json:"db_bytes,omitempty"`
+	Pid                int32                  `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`
+	Version            string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
+	Message            string                 `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
+	CertificateExpires *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=certificate_expires,json=certificateExpires,proto3" json:"certificate_expires,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
 func (x *MetaMember) Reset() {
 	*x = MetaMember{}
-	mi := &file_cluster_proto_msgTypes[2]
+	mi := &file_cluster_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -282,7 +408,7 @@ func (x *MetaMember) String() string {
 func (*MetaMember) ProtoMessage() {}
 
 func (x *MetaMember) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[2]
+	mi := &file_cluster_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -295,7 +421,7 @@ func (x *MetaMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetaMember.ProtoReflect.Descriptor instead.
 func (*MetaMember) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{2}
+	return file_cluster_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *MetaMember) GetName() string {
@@ -354,29 +480,40 @@ func (x *MetaMember) GetMessage() string {
 	return ""
 }
 
+func (x *MetaMember) GetCertificateExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpires
+	}
+	return nil
+}
+
 type Node struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Chunk          uint32                 `protobuf:"varint,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
-	Zone           string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
-	DataAddress    string                 `protobuf:"bytes,4,opt,name=data_address,json=dataAddress,proto3" json:"data_address,omitempty"`          // host:port of replica traffic
-	IscsiAddress   string                 `protobuf:"bytes,5,opt,name=iscsi_address,json=iscsiAddress,proto3" json:"iscsi_address,omitempty"`       // host:port
-	ControlAddress string                 `protobuf:"bytes,6,opt,name=control_address,json=controlAddress,proto3" json:"control_address,omitempty"` // host:port
-	State          string                 `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`                                         // Online, Offline
-	Mode           string                 `protobuf:"bytes,8,opt,name=mode,proto3" json:"mode,omitempty"`                                           // active, maintenance
-	Version        string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
-	Pid            int32                  `protobuf:"varint,10,opt,name=pid,proto3" json:"pid,omitempty"`
-	LastSeen       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
-	OwnedVolumes   uint32                 `protobuf:"varint,12,opt,name=owned_volumes,json=ownedVolumes,proto3" json:"owned_volumes,omitempty"`
-	Sessions       uint32                 `protobuf:"varint,13,opt,name=sessions,proto3" json:"sessions,omitempty"`
-	Message        string                 `protobuf:"bytes,14,opt,name=message,proto3" json:"message,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Name                 string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Chunk                uint32                 `protobuf:"varint,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	Zone                 string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	DataAddress          string                 `protobuf:"bytes,4,opt,name=data_address,json=dataAddress,proto3" json:"data_address,omitempty"`          // host:port of replica traffic
+	IscsiAddress         string                 `protobuf:"bytes,5,opt,name=iscsi_address,json=iscsiAddress,proto3" json:"iscsi_address,omitempty"`       // host:port
+	ControlAddress       string                 `protobuf:"bytes,6,opt,name=control_address,json=controlAddress,proto3" json:"control_address,omitempty"` // host:port
+	State                string                 `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`                                         // Online, Offline
+	Mode                 string                 `protobuf:"bytes,8,opt,name=mode,proto3" json:"mode,omitempty"`                                           // active, maintenance
+	Version              string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	Pid                  int32                  `protobuf:"varint,10,opt,name=pid,proto3" json:"pid,omitempty"`
+	LastSeen             *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	OwnedVolumes         uint32                 `protobuf:"varint,12,opt,name=owned_volumes,json=ownedVolumes,proto3" json:"owned_volumes,omitempty"`
+	Sessions             uint32                 `protobuf:"varint,13,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Message              string                 `protobuf:"bytes,14,opt,name=message,proto3" json:"message,omitempty"`
+	CertificateExpires   *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=certificate_expires,json=certificateExpires,proto3" json:"certificate_expires,omitempty"`            // of the certificate it presents; absent: not known
+	ClockSkewNanoseconds int64                  `protobuf:"zigzag64,16,opt,name=clock_skew_nanoseconds,json=clockSkewNanoseconds,proto3" json:"clock_skew_nanoseconds,omitempty"` // its clock minus the leader's, as of its last report
+	LoginRefused         *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=login_refused,json=loginRefused,proto3" json:"login_refused,omitempty"`                              // when it last refused a login of an initiator; absent: never
+	Unreachable          []string               `protobuf:"bytes,18,rep,name=unreachable,proto3" json:"unreachable,omitempty"`                                                    // nodes whose chunk it cannot reach
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_cluster_proto_msgTypes[3]
+	mi := &file_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +525,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[3]
+	mi := &file_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +538,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{3}
+	return file_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Node) GetName() string {
@@ -502,29 +639,59 @@ func (x *Node) GetMessage() string {
 	return ""
 }
 
+func (x *Node) GetCertificateExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpires
+	}
+	return nil
+}
+
+func (x *Node) GetClockSkewNanoseconds() int64 {
+	if x != nil {
+		return x.ClockSkewNanoseconds
+	}
+	return 0
+}
+
+func (x *Node) GetLoginRefused() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LoginRefused
+	}
+	return nil
+}
+
+func (x *Node) GetUnreachable() []string {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
 type Disk struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of the disk-directory entry
-	Node           string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
-	Chunk          uint32                 `protobuf:"varint,4,opt,name=chunk,proto3" json:"chunk,omitempty"`
-	MountType      string                 `protobuf:"bytes,5,opt,name=mount_type,json=mountType,proto3" json:"mount_type,omitempty"`
-	SizeBytes      uint64                 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	UsedBytes      uint64                 `protobuf:"varint,7,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
-	State          string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"` // Active, Draining, Drained, Failed, Missing, Removed
-	Message        string                 `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
-	Replicas       uint32                 `protobuf:"varint,10,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	IoErrors       uint64                 `protobuf:"varint,11,opt,name=io_errors,json=ioErrors,proto3" json:"io_errors,omitempty"`
-	ChecksumErrors uint64                 `protobuf:"varint,12,opt,name=checksum_errors,json=checksumErrors,proto3" json:"checksum_errors,omitempty"`
-	Device         string                 `protobuf:"bytes,13,opt,name=device,proto3" json:"device,omitempty"`
-	LastSeen       *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Id                 string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name               string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of the disk-directory entry
+	Node               string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Chunk              uint32                 `protobuf:"varint,4,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	MountType          string                 `protobuf:"bytes,5,opt,name=mount_type,json=mountType,proto3" json:"mount_type,omitempty"`
+	SizeBytes          uint64                 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	UsedBytes          uint64                 `protobuf:"varint,7,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	State              string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"` // Active, Draining, Drained, Failed, Missing, Removed
+	Message            string                 `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
+	Replicas           uint32                 `protobuf:"varint,10,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	IoErrors           uint64                 `protobuf:"varint,11,opt,name=io_errors,json=ioErrors,proto3" json:"io_errors,omitempty"`
+	ChecksumErrors     uint64                 `protobuf:"varint,12,opt,name=checksum_errors,json=checksumErrors,proto3" json:"checksum_errors,omitempty"`
+	Device             string                 `protobuf:"bytes,13,opt,name=device,proto3" json:"device,omitempty"`
+	LastSeen           *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	LastError          *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`                             // when its error counts last grew; absent: not in this leadership
+	LatencyNanoseconds uint64                 `protobuf:"varint,16,opt,name=latency_nanoseconds,json=latencyNanoseconds,proto3" json:"latency_nanoseconds,omitempty"` // mean of a journal write lately; 0: none lately
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_cluster_proto_msgTypes[4]
+	mi := &file_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +703,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[4]
+	mi := &file_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +716,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{4}
+	return file_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Disk) GetId() string {
@@ -650,6 +817,20 @@ func (x *Disk) GetLastSeen() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Disk) GetLastError() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastError
+	}
+	return nil
+}
+
+func (x *Disk) GetLatencyNanoseconds() uint64 {
+	if x != nil {
+		return x.LatencyNanoseconds
+	}
+	return 0
+}
+
 type Task struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -666,7 +847,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_cluster_proto_msgTypes[5]
+	mi := &file_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +859,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[5]
+	mi := &file_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +872,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{5}
+	return file_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Task) GetId() string {
@@ -758,7 +939,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_cluster_proto_msgTypes[6]
+	mi := &file_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +951,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[6]
+	mi := &file_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +964,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{6}
+	return file_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 type ListNodesResponse struct {
@@ -795,7 +976,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_cluster_proto_msgTypes[7]
+	mi := &file_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +988,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[7]
+	mi := &file_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +1001,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{7}
+	return file_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -839,7 +1020,7 @@ type ListDisksRequest struct {
 
 func (x *ListDisksRequest) Reset() {
 	*x = ListDisksRequest{}
-	mi := &file_cluster_proto_msgTypes[8]
+	mi := &file_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1032,7 @@ func (x *ListDisksRequest) String() string {
 func (*ListDisksRequest) ProtoMessage() {}
 
 func (x *ListDisksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[8]
+	mi := &file_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1045,7 @@ func (x *ListDisksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDisksRequest.ProtoReflect.Descriptor instead.
 func (*ListDisksRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{8}
+	return file_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListDisksRequest) GetNode() string {
@@ -883,7 +1064,7 @@ type ListDisksResponse struct {
 
 func (x *ListDisksResponse) Reset() {
 	*x = ListDisksResponse{}
-	mi := &file_cluster_proto_msgTypes[9]
+	mi := &file_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1076,7 @@ func (x *ListDisksResponse) String() string {
 func (*ListDisksResponse) ProtoMessage() {}
 
 func (x *ListDisksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[9]
+	mi := &file_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1089,7 @@ func (x *ListDisksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDisksResponse.ProtoReflect.Descriptor instead.
 func (*ListDisksResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{9}
+	return file_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListDisksResponse) GetDisks() []*Disk {
@@ -929,7 +1110,7 @@ type GetCapacityRequest struct {
 
 func (x *GetCapacityRequest) Reset() {
 	*x = GetCapacityRequest{}
-	mi := &file_cluster_proto_msgTypes[10]
+	mi := &file_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +1122,7 @@ func (x *GetCapacityRequest) String() string {
 func (*GetCapacityRequest) ProtoMessage() {}
 
 func (x *GetCapacityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[10]
+	mi := &file_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1135,7 @@ func (x *GetCapacityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCapacityRequest.ProtoReflect.Descriptor instead.
 func (*GetCapacityRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{10}
+	return file_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetCapacityRequest) GetReplicaFactor() uint32 {
@@ -988,7 +1169,7 @@ type GetCapacityResponse struct {
 
 func (x *GetCapacityResponse) Reset() {
 	*x = GetCapacityResponse{}
-	mi := &file_cluster_proto_msgTypes[11]
+	mi := &file_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1181,7 @@ func (x *GetCapacityResponse) String() string {
 func (*GetCapacityResponse) ProtoMessage() {}
 
 func (x *GetCapacityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[11]
+	mi := &file_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1194,7 @@ func (x *GetCapacityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCapacityResponse.ProtoReflect.Descriptor instead.
 func (*GetCapacityResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{11}
+	return file_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetCapacityResponse) GetAvailableBytes() uint64 {
@@ -1040,7 +1221,7 @@ type SetNodeModeRequest struct {
 
 func (x *SetNodeModeRequest) Reset() {
 	*x = SetNodeModeRequest{}
-	mi := &file_cluster_proto_msgTypes[12]
+	mi := &file_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1233,7 @@ func (x *SetNodeModeRequest) String() string {
 func (*SetNodeModeRequest) ProtoMessage() {}
 
 func (x *SetNodeModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[12]
+	mi := &file_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1246,7 @@ func (x *SetNodeModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeModeRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeModeRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{12}
+	return file_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetNodeModeRequest) GetNode() string {
@@ -1092,7 +1273,7 @@ type DrainDiskRequest struct {
 
 func (x *DrainDiskRequest) Reset() {
 	*x = DrainDiskRequest{}
-	mi := &file_cluster_proto_msgTypes[13]
+	mi := &file_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1285,7 @@ func (x *DrainDiskRequest) String() string {
 func (*DrainDiskRequest) ProtoMessage() {}
 
 func (x *DrainDiskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[13]
+	mi := &file_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1298,7 @@ func (x *DrainDiskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainDiskRequest.ProtoReflect.Descriptor instead.
 func (*DrainDiskRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{13}
+	return file_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DrainDiskRequest) GetId() string {
@@ -1143,7 +1324,7 @@ type RemoveDiskRequest struct {
 
 func (x *RemoveDiskRequest) Reset() {
 	*x = RemoveDiskRequest{}
-	mi := &file_cluster_proto_msgTypes[14]
+	mi := &file_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1336,7 @@ func (x *RemoveDiskRequest) String() string {
 func (*RemoveDiskRequest) ProtoMessage() {}
 
 func (x *RemoveDiskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[14]
+	mi := &file_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1349,7 @@ func (x *RemoveDiskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveDiskRequest.ProtoReflect.Descriptor instead.
 func (*RemoveDiskRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{14}
+	return file_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemoveDiskRequest) GetId() string {
@@ -1186,7 +1367,7 @@ type RemoveDiskResponse struct {
 
 func (x *RemoveDiskResponse) Reset() {
 	*x = RemoveDiskResponse{}
-	mi := &file_cluster_proto_msgTypes[15]
+	mi := &file_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1379,7 @@ func (x *RemoveDiskResponse) String() string {
 func (*RemoveDiskResponse) ProtoMessage() {}
 
 func (x *RemoveDiskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[15]
+	mi := &file_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1392,7 @@ func (x *RemoveDiskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveDiskResponse.ProtoReflect.Descriptor instead.
 func (*RemoveDiskResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{15}
+	return file_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 type RemoveNodeRequest struct {
@@ -1223,7 +1404,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_cluster_proto_msgTypes[16]
+	mi := &file_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1416,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[16]
+	mi := &file_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1429,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{16}
+	return file_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -1266,7 +1447,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_cluster_proto_msgTypes[17]
+	mi := &file_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1459,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[17]
+	mi := &file_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1472,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{17}
+	return file_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 type ListTasksRequest struct {
@@ -1302,7 +1483,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_cluster_proto_msgTypes[18]
+	mi := &file_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1495,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[18]
+	mi := &file_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1508,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{18}
+	return file_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 type ListTasksResponse struct {
@@ -1339,7 +1520,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_cluster_proto_msgTypes[19]
+	mi := &file_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1532,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_proto_msgTypes[19]
+	mi := &file_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1545,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_proto_rawDescGZIP(), []int{19}
+	return file_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1379,7 +1560,7 @@ var File_cluster_proto protoreflect.FileDescriptor
 const file_cluster_proto_rawDesc = "" +
 	"\n" +
 	"\rcluster.proto\x12\x12iomesh.storaged.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\rvolumes.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xb1\x06\n" +
+	"\x10GetStatusRequest\"\x92\a\n" +
 	"\rClusterStatus\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12 \n" +
@@ -1404,7 +1585,20 @@ const file_cluster_proto_rawDesc = "" +
 	"\x05as_of\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12#\n" +
 	"\rfeature_level\x18\x12 \x01(\rR\ffeatureLevel\x12\x1b\n" +
 	"\tnext_step\x18\x13 \x01(\tR\bnextStep\x12.\n" +
-	"\x05tasks\x18\x14 \x03(\v2\x18.iomesh.storaged.v1.TaskR\x05tasks\"\xcd\x01\n" +
+	"\x05tasks\x18\x14 \x03(\v2\x18.iomesh.storaged.v1.TaskR\x05tasks\x12&\n" +
+	"\x0fvolumes_at_risk\x18\x15 \x01(\rR\rvolumesAtRisk\x127\n" +
+	"\bfindings\x18\x16 \x03(\v2\x1b.iomesh.storaged.v1.FindingR\bfindings\"\x9b\x02\n" +
+	"\aFinding\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x120\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1a.iomesh.storaged.v1.HealthR\x05state\x12\x1f\n" +
+	"\vobject_kind\x18\x03 \x01(\tR\n" +
+	"objectKind\x12\x16\n" +
+	"\x06object\x18\x04 \x01(\tR\x06object\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bevidence\x18\x06 \x03(\tR\bevidence\x12\x1b\n" +
+	"\tnext_step\x18\a \x01(\tR\bnextStep\x12*\n" +
+	"\x02at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
+	"\x05stale\x18\t \x01(\bR\x05stale\"\x9a\x02\n" +
 	"\n" +
 	"MetaMember\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -1414,7 +1608,8 @@ const file_cluster_proto_rawDesc = "" +
 	"\bdb_bytes\x18\x05 \x01(\x04R\adbBytes\x12\x10\n" +
 	"\x03pid\x18\x06 \x01(\x05R\x03pid\x12\x18\n" +
 	"\aversion\x18\a \x01(\tR\aversion\x12\x18\n" +
-	"\amessage\x18\b \x01(\tR\amessage\"\x9f\x03\n" +
+	"\amessage\x18\b \x01(\tR\amessage\x12K\n" +
+	"\x13certificate_expires\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x12certificateExpires\"\x85\x05\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\rR\x05chunk\x12\x12\n" +
@@ -1430,7 +1625,11 @@ const file_cluster_proto_rawDesc = "" +
 	"\tlast_seen\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12#\n" +
 	"\rowned_volumes\x18\f \x01(\rR\fownedVolumes\x12\x1a\n" +
 	"\bsessions\x18\r \x01(\rR\bsessions\x12\x18\n" +
-	"\amessage\x18\x0e \x01(\tR\amessage\"\x94\x03\n" +
+	"\amessage\x18\x0e \x01(\tR\amessage\x12K\n" +
+	"\x13certificate_expires\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x12certificateExpires\x124\n" +
+	"\x16clock_skew_nanoseconds\x18\x10 \x01(\x12R\x14clockSkewNanoseconds\x12?\n" +
+	"\rlogin_refused\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\floginRefused\x12 \n" +
+	"\vunreachable\x18\x12 \x03(\tR\vunreachable\"\x80\x04\n" +
 	"\x04Disk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1449,7 +1648,10 @@ const file_cluster_proto_rawDesc = "" +
 	"\tio_errors\x18\v \x01(\x04R\bioErrors\x12'\n" +
 	"\x0fchecksum_errors\x18\f \x01(\x04R\x0echecksumErrors\x12\x16\n" +
 	"\x06device\x18\r \x01(\tR\x06device\x127\n" +
-	"\tlast_seen\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\"\xe8\x01\n" +
+	"\tlast_seen\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x129\n" +
+	"\n" +
+	"last_error\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tlastError\x12/\n" +
+	"\x13latency_nanoseconds\x18\x10 \x01(\x04R\x12latencyNanoseconds\"\xe8\x01\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
@@ -1515,67 +1717,75 @@ func file_cluster_proto_rawDescGZIP() []byte {
 	return file_cluster_proto_rawDescData
 }
 
-var file_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_cluster_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: iomesh.storaged.v1.GetStatusRequest
 	(*ClusterStatus)(nil),         // 1: iomesh.storaged.v1.ClusterStatus
-	(*MetaMember)(nil),            // 2: iomesh.storaged.v1.MetaMember
-	(*Node)(nil),                  // 3: iomesh.storaged.v1.Node
-	(*Disk)(nil),                  // 4: iomesh.storaged.v1.Disk
-	(*Task)(nil),                  // 5: iomesh.storaged.v1.Task
-	(*ListNodesRequest)(nil),      // 6: iomesh.storaged.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 7: iomesh.storaged.v1.ListNodesResponse
-	(*ListDisksRequest)(nil),      // 8: iomesh.storaged.v1.ListDisksRequest
-	(*ListDisksResponse)(nil),     // 9: iomesh.storaged.v1.ListDisksResponse
-	(*GetCapacityRequest)(nil),    // 10: iomesh.storaged.v1.GetCapacityRequest
-	(*GetCapacityResponse)(nil),   // 11: iomesh.storaged.v1.GetCapacityResponse
-	(*SetNodeModeRequest)(nil),    // 12: iomesh.storaged.v1.SetNodeModeRequest
-	(*DrainDiskRequest)(nil),      // 13: iomesh.storaged.v1.DrainDiskRequest
-	(*RemoveDiskRequest)(nil),     // 14: iomesh.storaged.v1.RemoveDiskRequest
-	(*RemoveDiskResponse)(nil),    // 15: iomesh.storaged.v1.RemoveDiskResponse
-	(*RemoveNodeRequest)(nil),     // 16: iomesh.storaged.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),    // 17: iomesh.storaged.v1.RemoveNodeResponse
-	(*ListTasksRequest)(nil),      // 18: iomesh.storaged.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),     // 19: iomesh.storaged.v1.ListTasksResponse
-	(Health)(0),                   // 20: iomesh.storaged.v1.Health
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Finding)(nil),               // 2: iomesh.storaged.v1.Finding
+	(*MetaMember)(nil),            // 3: iomesh.storaged.v1.MetaMember
+	(*Node)(nil),                  // 4: iomesh.storaged.v1.Node
+	(*Disk)(nil),                  // 5: iomesh.storaged.v1.Disk
+	(*Task)(nil),                  // 6: iomesh.storaged.v1.Task
+	(*ListNodesRequest)(nil),      // 7: iomesh.storaged.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 8: iomesh.storaged.v1.ListNodesResponse
+	(*ListDisksRequest)(nil),      // 9: iomesh.storaged.v1.ListDisksRequest
+	(*ListDisksResponse)(nil),     // 10: iomesh.storaged.v1.ListDisksResponse
+	(*GetCapacityRequest)(nil),    // 11: iomesh.storaged.v1.GetCapacityRequest
+	(*GetCapacityResponse)(nil),   // 12: iomesh.storaged.v1.GetCapacityResponse
+	(*SetNodeModeRequest)(nil),    // 13: iomesh.storaged.v1.SetNodeModeRequest
+	(*DrainDiskRequest)(nil),      // 14: iomesh.storaged.v1.DrainDiskRequest
+	(*RemoveDiskRequest)(nil),     // 15: iomesh.storaged.v1.RemoveDiskRequest
+	(*RemoveDiskResponse)(nil),    // 16: iomesh.storaged.v1.RemoveDiskResponse
+	(*RemoveNodeRequest)(nil),     // 17: iomesh.storaged.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),    // 18: iomesh.storaged.v1.RemoveNodeResponse
+	(*ListTasksRequest)(nil),      // 19: iomesh.storaged.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),     // 20: iomesh.storaged.v1.ListTasksResponse
+	(Health)(0),                   // 21: iomesh.storaged.v1.Health
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_cluster_proto_depIdxs = []int32{
-	20, // 0: iomesh.storaged.v1.ClusterStatus.health:type_name -> iomesh.storaged.v1.Health
-	2,  // 1: iomesh.storaged.v1.ClusterStatus.meta:type_name -> iomesh.storaged.v1.MetaMember
-	3,  // 2: iomesh.storaged.v1.ClusterStatus.nodes:type_name -> iomesh.storaged.v1.Node
-	4,  // 3: iomesh.storaged.v1.ClusterStatus.disks:type_name -> iomesh.storaged.v1.Disk
-	21, // 4: iomesh.storaged.v1.ClusterStatus.as_of:type_name -> google.protobuf.Timestamp
-	5,  // 5: iomesh.storaged.v1.ClusterStatus.tasks:type_name -> iomesh.storaged.v1.Task
-	21, // 6: iomesh.storaged.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	21, // 7: iomesh.storaged.v1.Disk.last_seen:type_name -> google.protobuf.Timestamp
-	21, // 8: iomesh.storaged.v1.Task.started:type_name -> google.protobuf.Timestamp
-	3,  // 9: iomesh.storaged.v1.ListNodesResponse.nodes:type_name -> iomesh.storaged.v1.Node
-	4,  // 10: iomesh.storaged.v1.ListDisksResponse.disks:type_name -> iomesh.storaged.v1.Disk
-	5,  // 11: iomesh.storaged.v1.ListTasksResponse.tasks:type_name -> iomesh.storaged.v1.Task
-	0,  // 12: iomesh.storaged.v1.Cluster.GetStatus:input_type -> iomesh.storaged.v1.GetStatusRequest
-	6,  // 13: iomesh.storaged.v1.Cluster.ListNodes:input_type -> iomesh.storaged.v1.ListNodesRequest
-	8,  // 14: iomesh.storaged.v1.Cluster.ListDisks:input_type -> iomesh.storaged.v1.ListDisksRequest
-	10, // 15: iomesh.storaged.v1.Cluster.GetCapacity:input_type -> iomesh.storaged.v1.GetCapacityRequest
-	12, // 16: iomesh.storaged.v1.Cluster.SetNodeMode:input_type -> iomesh.storaged.v1.SetNodeModeRequest
-	13, // 17: iomesh.storaged.v1.Cluster.DrainDisk:input_type -> iomesh.storaged.v1.DrainDiskRequest
-	14, // 18: iomesh.storaged.v1.Cluster.RemoveDisk:input_type -> iomesh.storaged.v1.RemoveDiskRequest
-	16, // 19: iomesh.storaged.v1.Cluster.RemoveNode:input_type -> iomesh.storaged.v1.RemoveNodeRequest
-	18, // 20: iomesh.storaged.v1.Cluster.ListTasks:input_type -> iomesh.storaged.v1.ListTasksRequest
-	1,  // 21: iomesh.storaged.v1.Cluster.GetStatus:output_type -> iomesh.storaged.v1.ClusterStatus
-	7,  // 22: iomesh.storaged.v1.Cluster.ListNodes:output_type -> iomesh.storaged.v1.ListNodesResponse
-	9,  // 23: iomesh.storaged.v1.Cluster.ListDisks:output_type -> iomesh.storaged.v1.ListDisksResponse
-	11, // 24: iomesh.storaged.v1.Cluster.GetCapacity:output_type -> iomesh.storaged.v1.GetCapacityResponse
-	3,  // 25: iomesh.storaged.v1.Cluster.SetNodeMode:output_type -> iomesh.storaged.v1.Node
-	4,  // 26: iomesh.storaged.v1.Cluster.DrainDisk:output_type -> iomesh.storaged.v1.Disk
-	15, // 27: iomesh.storaged.v1.Cluster.RemoveDisk:output_type -> iomesh.storaged.v1.RemoveDiskResponse
-	17, // 28: iomesh.storaged.v1.Cluster.RemoveNode:output_type -> iomesh.storaged.v1.RemoveNodeResponse
-	19, // 29: iomesh.storaged.v1.Cluster.ListTasks:output_type -> iomesh.storaged.v1.ListTasksResponse
-	21, // [21:30] is the sub-list for method output_type
-	12, // [12:21] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	21, // 0: iomesh.storaged.v1.ClusterStatus.health:type_name -> iomesh.storaged.v1.Health
+	3,  // 1: iomesh.storaged.v1.ClusterStatus.meta:type_name -> iomesh.storaged.v1.MetaMember
+	4,  // 2: iomesh.storaged.v1.ClusterStatus.nodes:type_name -> iomesh.storaged.v1.Node
+	5,  // 3: iomesh.storaged.v1.ClusterStatus.disks:type_name -> iomesh.storaged.v1.Disk
+	22, // 4: iomesh.storaged.v1.ClusterStatus.as_of:type_name -> google.protobuf.Timestamp
+	6,  // 5: iomesh.storaged.v1.ClusterStatus.tasks:type_name -> iomesh.storaged.v1.Task
+	2,  // 6: iomesh.storaged.v1.ClusterStatus.findings:type_name -> iomesh.storaged.v1.Finding
+	21, // 7: iomesh.storaged.v1.Finding.state:type_name -> iomesh.storaged.v1.Health
+	22, // 8: iomesh.storaged.v1.Finding.at:type_name -> google.protobuf.Timestamp
+	22, // 9: iomesh.storaged.v1.MetaMember.certificate_expires:type_name -> google.protobuf.Timestamp
+	22, // 10: iomesh.storaged.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	22, // 11: iomesh.storaged.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
+	22, // 12: iomesh.storaged.v1.Node.login_refused:type_name -> google.protobuf.Timestamp
+	22, // 13: iomesh.storaged.v1.Disk.last_seen:type_name -> google.protobuf.Timestamp
+	22, // 14: iomesh.storaged.v1.Disk.last_error:type_name -> google.protobuf.Timestamp
+	22, // 15: iomesh.storaged.v1.Task.started:type_name -> google.protobuf.Timestamp
+	4,  // 16: iomesh.storaged.v1.ListNodesResponse.nodes:type_name -> iomesh.storaged.v1.Node
+	5,  // 17: iomesh.storaged.v1.ListDisksResponse.disks:type_name -> iomesh.storaged.v1.Disk
+	6,  // 18: iomesh.storaged.v1.ListTasksResponse.tasks:type_name -> iomesh.storaged.v1.Task
+	0,  // 19: iomesh.storaged.v1.Cluster.GetStatus:input_type -> iomesh.storaged.v1.GetStatusRequest
+	7,  // 20: iomesh.storaged.v1.Cluster.ListNodes:input_type -> iomesh.storaged.v1.ListNodesRequest
+	9,  // 21: iomesh.storaged.v1.Cluster.ListDisks:input_type -> iomesh.storaged.v1.ListDisksRequest
+	11, // 22: iomesh.storaged.v1.Cluster.GetCapacity:input_type -> iomesh.storaged.v1.GetCapacityRequest
+	13, // 23: iomesh.storaged.v1.Cluster.SetNodeMode:input_type -> iomesh.storaged.v1.SetNodeModeRequest
+	14, // 24: iomesh.storaged.v1.Cluster.DrainDisk:input_type -> iomesh.storaged.v1.DrainDiskRequest
+	15, // 25: iomesh.storaged.v1.Cluster.RemoveDisk:input_type -> iomesh.storaged.v1.RemoveDiskRequest
+	17, // 26: iomesh.storaged.v1.Cluster.RemoveNode:input_type -> iomesh.storaged.v1.RemoveNodeRequest
+	19, // 27: iomesh.storaged.v1.Cluster.ListTasks:input_type -> iomesh.storaged.v1.ListTasksRequest
+	1,  // 28: iomesh.storaged.v1.Cluster.GetStatus:output_type -> iomesh.storaged.v1.ClusterStatus
+	8,  // 29: iomesh.storaged.v1.Cluster.ListNodes:output_type -> iomesh.storaged.v1.ListNodesResponse
+	10, // 30: iomesh.storaged.v1.Cluster.ListDisks:output_type -> iomesh.storaged.v1.ListDisksResponse
+	12, // 31: iomesh.storaged.v1.Cluster.GetCapacity:output_type -> iomesh.storaged.v1.GetCapacityResponse
+	4,  // 32: iomesh.storaged.v1.Cluster.SetNodeMode:output_type -> iomesh.storaged.v1.Node
+	5,  // 33: iomesh.storaged.v1.Cluster.DrainDisk:output_type -> iomesh.storaged.v1.Disk
+	16, // 34: iomesh.storaged.v1.Cluster.RemoveDisk:output_type -> iomesh.storaged.v1.RemoveDiskResponse
+	18, // 35: iomesh.storaged.v1.Cluster.RemoveNode:output_type -> iomesh.storaged.v1.RemoveNodeResponse
+	20, // 36: iomesh.storaged.v1.Cluster.ListTasks:output_type -> iomesh.storaged.v1.ListTasksResponse
+	28, // [28:37] is the sub-list for method output_type
+	19, // [19:28] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_cluster_proto_init() }
@@ -1590,7 +1800,7 @@ func file_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_proto_rawDesc), len(file_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
