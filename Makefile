@@ -16,7 +16,7 @@ RACE_PACKAGES := ./storaged/... ./csi/... ./agent/... ./attach/... ./internal/..
 
 .PHONY: help
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps
 deps: ## install the Debian packages that tests and demos need (root; does nothing when they are there)
@@ -57,6 +57,10 @@ sim: ## SEEDS=N random histories of the protocol core
 .PHONY: e2e
 e2e: deps ## end-to-end tests on a real Kubernetes cluster (KUBECONFIG, or one made here)
 	hack/e2e.sh
+
+.PHONY: e2e-conformance
+e2e-conformance: deps ## upstream's storage suite (External.Storage) on a cluster made here (root, about 30 minutes)
+	hack/e2e-conformance.sh
 
 .PHONY: demo
 demo: ## the whole story on a real cluster on this machine (root)

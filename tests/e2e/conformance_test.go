@@ -1,0 +1,223 @@
+//go:build e2e && conformance
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/iomesh/iomesh/tests/image"
+	"github.com/iomesh/iomesh/tests/kube/toolchain"
+	"github.com/iomesh/iomesh/tests/lab"
+)
+
+// conformanceClasses are the StorageClasses of the runs, beside the chart's own.
+const conformanceClasses = `
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: conformance-xfs}
+provisioner: com.iomesh.csi-driver
+parameters: {csi.storage.k8s.io/fstype: xfs, replicaFactor: "2"}
+allowVolumeExpansion: true
+---
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: conformance-topology}
+provisioner: com.iomesh.csi-driver
+parameters: {replicaFactor: "2", restrictTopology: "true"}
+`
+
+// filtered are specs that are about something else than what is declared true: other systems, kinds of objects that the driver says it does
+// not have, and alpha features. Ginkgo's -skip.
+const filtered = `Feature:(Windows|LabelSelector|VolumeGroup|CSISnap|SELinux|VolumeAttr)|\[Disruptive\]`
+
+// sharedFilesystem is the one spec that the declared RWX would run with a filesystem too, which the driver refuses with a reason.
+const sharedFilesystem = `Dynamic PV \((default fs|filesystem volmode|ext[34]|xfs)\).*from pods on different node`
+
+// conformanceRuns are the runs of upstream's suite. slow ones take long and are on demand (IOMESH_CONFORMANCE=all).
+var conformanceRuns = []struct {
+	name, definition, focus, skip string
+	slow                          bool
+}{
+	{"ext4", "conformance-ext4.yaml", `External.Storage`, filtered + `|\[Serial\]|\[Slow\]`, false},
+	{"xfs", "conformance-xfs.yaml", `External.Storage`, filtered + `|\[Serial\]|\[Slow\]`, false},
+	{"topology of single nodes", "conformance-topology.yaml", `External.Storage.*topology`, filtered, false},
+	{"block volumes on two nodes", "conformance-ext4.yaml", `External.Storage.*block volmode.*from pods on different node`, filtered, false},
+	{"slow and serial, ext4", "conformance-ext4.yaml", `External.Storage.*(\[Slow\]|\[Serial\])`, filtered + "|" + sharedFilesystem, true},
+	{"slow and serial, xfs", "conformance-xfs.yaml", `External.Storage.*(\[Slow\]|\[Serial\])`, filtered + "|" + sharedFilesystem, true},
+}
+
+// maySkip are the only reasons for which a spec may skip itself, by a part of its message, with why that is right.
+var maySkip = map[string]string{
+	`does not support volume type "CSIInlineVolume"`:            "inline volumes vanish with their pod; the driver has persistent ones",
+	`does not support volume type "InlineVolume"`:               "in-tree kinds of volumes, not CSI",
+	`does not support volume type "PreprovisionedPV"`:           "upstream's definition of external drivers cannot make volumes beforehand; pre-provisioned snapshots do run",
+	`does not support "ntfs" fs type`:                           "Windows",
+	`does not support "ext4" fs type`:                           "the run's class has another filesystem",
+	`does not support "ext3" fs type`:                           "the same",
+	`does not support "xfs" fs type`:                            "the same",
+	`does not support "ntfs"`:                                   "Windows",
+	"does not support ROX access mode":                          "ReadOnlyMany is for Block only here; upstream's specs want it for filesystems too. Block is tested in csi/node and by the target itself",
+	"does not support online volume expansion":                  "ext4 grows online only with CAP_SYS_RESOURCE; the xfs run has it",
+	"Driver doesn't support mount options":                      "only with a class that demands them",
+	"does not support snapshot metadata":                        "no SnapshotMetadata service",
+	"Driver does not support FsResizeFromSource":                "the opposite is declared",
+	"doesn't support ntfs":                                      "Windows",
+	"does not define Dynamic Provision StorageClass":            "runs with a class only",
+	"Not enough topologies in cluster":                          "one storage cluster is one topology; the run with a topology of nodes has enough",
+	"does not support volume mount group":                       "fsGroup is applied by kubelet, as for any block volume",
+	"Multi-node tests require at least":                         "the cluster has three nodes",
+	"not applicable":                                            "the spec says so itself",
+	"does not support VolumeAttributesClass":                    "nothing of a volume can be changed by a VolumeAttributesClass",
+	"Suite \"provisioning\" does not support":                   "the suite is for dynamic volumes",
+	"Suite \"volumeLimits\" does not support":                   "the same",
+	"Suite \"capacity\" does not support":                       "the same",
+	"does not support volume group snapshot":                    "no group snapshots",
+	"does not support metrics":                                  "kubelet's own metrics are asked elsewhere",
+	"doesn't specify stress test options":                       "stress options are in the definition where the spec is run",
+	"doesn't specify snapshot stress test options":              "the same",
+	"Driver com.iomesh.csi-driver doesn't support performance":  "upstream's performance figures are of its own drivers",
+	"doesn't specify performance test options":                  "the same",
+	"does not support provisioning with any volume data source": "populators are a cluster's own add-on",
+}
+
+// specReport is what of ginkgo's JSON report is looked at.
+type specReport struct {
+	ContainerHierarchyTexts []string
+	LeafNodeText            string
+	LeafNodeType            string
+	State                   string
+	Failure                 struct{ Message string }
+	RunTime                 time.Duration
+}
+
+func (s specReport) name() string {
+	return strings.Join(append(s.ContainerHierarchyTexts, s.LeafNodeText), " ")
+}
+
+// TestConformance runs Kubernetes' own suite for external storage drivers against the driver.
+func TestConformance(t *testing.T) {
+	ctx, l := ready(t, 3*time.Hour)
+	set, err := toolchain.Ensure(ctx, toolchain.Options{Conformance: true, Progress: l.Say})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agnhost(ctx, t, l, set)
+	if err := l.Apply(ctx, conformanceClasses); err != nil {
+		t.Fatal(err)
+	}
+	wish := os.Getenv("IOMESH_CONFORMANCE")
+	for _, r := range conformanceRuns {
+		if r.slow && wish != "all" && wish != r.name || wish != "" && wish != "all" && wish != r.name {
+			continue
+		}
+		t.Run(r.name, func(t *testing.T) {
+			begin := time.Now()
+			out := filepath.Join(l.Root, "build", "conformance", strings.ReplaceAll(strings.ReplaceAll(r.name, " ", "-"), ",", ""))
+			if err := os.RemoveAll(out); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.MkdirAll(out, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			argv := []string{filepath.Join(set.Bin, "ginkgo"), "--procs=4", "--timeout=100m", "--no-color", "--silence-skips", "--json-report=report.json", "--output-dir=" + out,
+				"--focus=" + r.focus, "--skip=" + r.skip, filepath.Join(set.Bin, "e2e.test"), "--", "--provider=local",
+				"--storage.testdriver=" + filepath.Join(l.Root, "tests", "e2e", "testdata", r.definition), "--report-dir=" + out}
+			log, err := os.Create(filepath.Join(out, "log.txt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			cmd := l.Command(ctx, argv...)
+			cmd.Stdout, cmd.Stderr = log, log
+			runErr := cmd.Run()
+			judge(t, filepath.Join(out, "report.json"), runErr, time.Since(begin))
+		})
+	}
+}
+
+// judge counts what ran and demands that nothing failed and every skip is a known one.
+func judge(t *testing.T, file string, runErr error, took time.Duration) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("no report: %v; the suite ended with %v (see log.txt beside it)", err, runErr)
+	}
+	var reports []struct{ SpecReports []specReport }
+	if err := json.Unmarshal(b, &reports); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	passed, skips := 0, map[string]int{}
+	for _, r := range reports {
+		for _, s := range r.SpecReports {
+			switch {
+			case s.LeafNodeType != "It":
+				if s.State != "passed" && s.State != "skipped" {
+					t.Errorf("%s %s: %s", s.LeafNodeType, s.State, s.Failure.Message)
+				}
+			case s.State == "passed":
+				passed++
+			case s.State == "skipped" && s.Failure.Message == "", s.State == "pending":
+				// left out by the filters
+			case s.State == "skipped":
+				skips[reason(t, s)]++
+			default:
+				t.Errorf("%s: %s\n    %s", s.State, s.name(), strings.ReplaceAll(s.Failure.Message, "\n", "\n    "))
+			}
+		}
+	}
+	t.Logf("%d specs passed in %s", passed, took.Round(time.Second))
+	var lines []string
+	for why, n := range skips {
+		lines = append(lines, fmt.Sprintf("%4d × %s", n, why))
+	}
+	slices.Sort(lines)
+	t.Logf("skipped by themselves:\n%s", strings.Join(lines, "\n"))
+	if passed == 0 {
+		t.Error("nothing ran")
+	}
+	if runErr != nil && !t.Failed() {
+		t.Errorf("the suite ended with %v", runErr)
+	}
+}
+
+// reason is the entry of maySkip for a skipped spec, or an error.
+func reason(t *testing.T, s specReport) string {
+	t.Helper()
+	for part, why := range maySkip {
+		if strings.Contains(s.Failure.Message, part) {
+			return part + ": " + why
+		}
+	}
+	t.Errorf("unexpected skip: %s: %q", s.name(), s.Failure.Message)
+	return "UNEXPECTED " + s.Failure.Message
+}
+
+// agnhost gives the nodes the image that the suite's pods use.
+func agnhost(ctx context.Context, t *testing.T, l *lab.Lab, set toolchain.Set) {
+	t.Helper()
+	file := filepath.Join(l.Root, "build", "images", "agnhost.tar")
+	if _, err := os.Stat(file); err != nil {
+		cache, err := toolchain.CacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := image.Builder{Debs: filepath.Join(cache, "debs")}.Agnhost(ctx, set.Bin)
+		if err == nil {
+			err = img.Write(file)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Cluster.ImportImage(ctx, file); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,79 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/iomesh/iomesh/tests/lab"
+)
+
+// ready is a cluster with IOMesh on it and all volumes in sync: the one an earlier test left, or a new one of three nodes with one disk
+// each. The context ends with limit.
+func ready(t *testing.T, limit time.Duration) (context.Context, *lab.Lab) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	l := open(t)
+	if err := makeReady(ctx, l); err != nil {
+		dump(ctx, l)
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+			defer cancel()
+			dump(ctx, l)
+		}
+	})
+	return ctx, l
+}
+
+func makeReady(ctx context.Context, l *lab.Lab) error {
+	if nodes, err := l.Cluster.Nodes(); err != nil || len(nodes) == 0 {
+		if err := l.Up(ctx, lab.Setup{Nodes: 3, DisksPerNode: 1, DiskBytes: 6 << 30, Tag: tag}); err != nil {
+			return err
+		}
+	}
+	if _, err := l.Kubectl(ctx, "-n", lab.Namespace, "get", "iomesh", "iomesh"); err != nil {
+		if err := install(ctx, l); err != nil {
+			return err
+		}
+	}
+	if err := l.Until(ctx, 2*time.Minute, "every pod of IOMesh is ready", func(ctx context.Context) string { return l.NotRunning(ctx) }); err != nil {
+		return err
+	}
+	return l.Until(ctx, lab.StatusWait, "the pool is up", func(ctx context.Context) string { return l.Healthy(ctx) })
+}
+
+func install(ctx context.Context, l *lab.Lab) error {
+	values, err := l.Values(tag)
+	if err != nil {
+		return err
+	}
+	if _, err := l.Plugin(ctx, "install", "-f", values, "--wait", "--timeout", "4m"); err != nil {
+		return err
+	}
+	nodes, err := l.Cluster.Nodes()
+	if err != nil {
+		return err
+	}
+	if err := l.Until(ctx, time.Minute, "the agents have published the disks", func(ctx context.Context) string {
+		out, err := l.Kubectl(ctx, "-n", lab.Namespace, "get", "bd", "-o", "jsonpath={range .items[?(@.status.eligible==true)]}{.metadata.name} {end}")
+		if err != nil {
+			return err.Error()
+		}
+		if n := len(strings.Fields(out)); n < len(nodes) {
+			return fmt.Sprintf("%d disks are eligible", n)
+		}
+		return ""
+	}); err != nil {
+		return err
+	}
+	_, err = l.Plugin(ctx, "disk", "map", "--mount-type", "dataStoreWithJournal", "--all-eligible", "--confirm", "iomesh", "--wait", "--timeout", "3m")
+	return err
+}
