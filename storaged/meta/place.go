@@ -114,6 +114,27 @@ func newPlacer(pool []diskRoom, lim limits, w want) (*placer, error) {
 	return p, nil
 }
 
+// fits refuses at once what cannot have room however it is placed. What it says does not depend on the volume's seed, so that a
+// request that is tried again and again gets the same answer.
+func (p *placer) fits(sizeBytes uint64) error {
+	var room uint64
+	parts := make([]string, len(p.nodes))
+	for i, n := range p.nodes {
+		var has uint64
+		for _, d := range n.disks {
+			has += d.room(p.lim, p.w.Thick)
+		}
+		room += min(has, sizeBytes) // one replica of an extent per node
+		parts[i] = n.name + " " + bytesText(has)
+	}
+	if room/uint64(p.w.Replicas) >= sizeBytes {
+		return nil
+	}
+	slices.Sort(parts)
+	return &noRoomError{fmt.Sprintf("%s of size with %s needs more room than the pool has: %s left to give (limit: %gx over-provisioning, %g %% reserve); "+
+		"ask for less, or add disks", bytesText(sizeBytes), count(p.w.Replicas, "replica"), strings.Join(parts, ", "), p.lim.OverProvisioning, p.lim.Reserve*100)}
+}
+
 func (p *placer) tooFew() string {
 	names := make([]string, len(p.nodes))
 	for i, n := range p.nodes {

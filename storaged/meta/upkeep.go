@@ -39,8 +39,9 @@ func (s *server) upkeep(ctx context.Context, e *embed.Etcd, cli *clientv3.Client
 	size, used := e.Server.Backend().Size(), e.Server.Backend().SizeInUse()
 	if full {
 		s.log.Error("the metadata database is full; compacting and defragmenting it", "dbBytes", size, "usedBytes", used, "quotaBytes", s.opts.QuotaBytes)
-		// Compaction is not refused by the alarm. Watches that lag list again.
-		if _, err := cli.Compact(ctx, e.Server.KV().Rev()); err != nil {
+		// Compaction is not refused by the alarm. Watches that lag list again. Physical: what defragmentation can give back is only
+		// known when the old revisions are gone from the file.
+		if _, err := cli.Compact(ctx, e.Server.KV().Rev(), clientv3.WithCompactPhysical()); err != nil {
 			s.log.Warn("compacting the metadata failed", "error", err)
 		}
 	}

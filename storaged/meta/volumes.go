@@ -241,6 +241,9 @@ func (l *leader) layOut(v metadb.Volume, inherited []metadb.Extent, from block.E
 			if p, err = newPlacer(pool, l.limits(), want{Seed: v.ID, Replicas: int(v.ReplicaFactor), Thick: !v.Thin, PreferNode: v.PreferNode, Nodes: v.TopologyNodes}); err != nil {
 				return nil, err
 			}
+			if err := p.fits(v.SizeBytes - uint64(i)*block.ExtentSizeBytes); err != nil {
+				return nil, err
+			}
 		}
 		size := min(uint64(block.ExtentSizeBytes), v.SizeBytes-uint64(i)*block.ExtentSizeBytes)
 		targets, err := p.place(i, size, int(v.ReplicaFactor), nil)

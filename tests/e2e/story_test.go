@@ -104,7 +104,7 @@ func wrongUse(ctx context.Context, t *testing.T, l *lab.Lab) {
 		t.Fatal(err)
 	}
 	fails(ctx, t, l, "install twice", "kubectl-iomesh", "install", "-f", values)
-	fails(ctx, t, l, "no eligible disk", "kubectl-iomesh", "disk", "map", "--mount-type", "dataStoreWithJournal", "--all-eligible", "--confirm", "iomesh")
+	fails(ctx, t, l, "no such disk", "kubectl-iomesh", "disk", "map", "--mount-type", "dataStoreWithJournal", "--device", "n1:/dev/nosuch", "--confirm", "iomesh")
 	for name, c := range map[string]struct{ params, size, want string }{
 		"too-large":   {`{replicaFactor: "2"}`, "40Ti", "size"},
 		"bad-param":   {`{replicaFactor: "2", compression: "on"}`, "1Gi", "compression"},

@@ -31,7 +31,7 @@ func main() {
 		LUN: uint8(*lun), QueueDepth: *depth})
 	if err == nil {
 		var r load.Result
-		r, err = load.Run(ctx, s, load.Options{ReadPercent: *read, BlockBytes: *size, Depth: *depth, SpanBytes: *span, Sequential: *seq, Duration: *d, Seed: 1})
+		r, err = load.Run(ctx, s, load.Options{ReadPercent: *read, BlockBytes: *size, Depth: *depth, SpanBytes: *span, Sequential: *seq, Duration: *d, Seed: 1}, nil)
 		fmt.Println(r)
 		s.Close()
 	}
