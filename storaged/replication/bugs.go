@@ -16,7 +16,7 @@ const (
 	BugForgetDirty
 	// BugIgnoreReturnersWindow: resync looks at the source's list only.
 	BugIgnoreReturnersWindow
-	// BugLeaseMargin: a promise is counted from the arrival of the grant, and too long.
+	// BugLeaseMargin: a promise is counted from the arrival of the grant, and half as long again as it is.
 	BugLeaseMargin
 	// BugRollStale: stale members take part in takeover.
 	BugRollStale

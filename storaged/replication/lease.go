@@ -167,7 +167,7 @@ func (l *Lease) granted(now Time, from block.ChunkID, m *Message) {
 	}
 	until := m.Sent.Add(timeouts.Lease - timeouts.LeaseSkew)
 	if l.bugs.has(BugLeaseMargin) {
-		until = now.Add(3 * timeouts.Lease)
+		until = now.Add(timeouts.Lease + timeouts.Lease/2)
 	}
 	l.out = append(l.out, Effect{Kind: EffExtend, To: from, Until: until, Msg: Message{Chain: m.Chain}})
 }

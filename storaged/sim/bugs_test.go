@@ -20,6 +20,7 @@ var planted = []struct {
 	{"acknowledge before the set change is recorded", replication.BugAckBeforeSetChange, 4000, nil},
 	{"forget a dirty range in resync", replication.BugForgetDirty, 20, nil},
 	{"ignore the returner's window", replication.BugIgnoreReturnersWindow, 1000, nil},
+	{"count a promise too long", replication.BugLeaseMargin, 2000, nil},
 	{"roll forward from a stale replica", replication.BugRollStale, 500, nil},
 	{"take late writes of an old connection", replication.BugLateWrite, 500, nil},
 	{"remove the last member", replication.BugRemoveLast, 500, nil},

@@ -60,6 +60,7 @@ type session struct {
 type client struct {
 	w        *World
 	id       int
+	who      string // as the history names it
 	sess     *session
 	sessions int
 	open     []*ioOp
@@ -67,10 +68,13 @@ type client struct {
 	linking  bool
 	writes   int   // percent of its requests that change something
 	patience int64 // how long it waits for an answer before it drops the session
+	// It cannot reach that chunk until then.
+	shunned     *chunk
+	shunnedTill int64
 }
 
 func newClient(w *World, i int) *client {
-	c := &client{w: w, id: i, writes: []int{0, 20, 50, 80}[w.rng.IntN(4)], patience: w.between(1*sec, 3*sec)}
+	c := &client{w: w, id: i, who: fmt.Sprintf("client %d", i), writes: []int{0, 20, 50, 80}[w.rng.IntN(4)], patience: w.between(1*sec, 3*sec)}
 	if w.chance(40) {
 		c.patience = w.between(3*sec, 9*sec)
 	}
@@ -83,8 +87,6 @@ func newClient(w *World, i int) *client {
 	}
 	return c
 }
-
-func (c *client) who() string { return fmt.Sprintf("client %d", c.id) }
 
 // pump begins a request unless Depth are open.
 func (c *client) pump() {
@@ -109,7 +111,7 @@ func (o *ioOp) renew() {
 		o.vals = append(o.vals, w.values)
 		k := int(o.ext)*blocksMax + int(o.rng.Start) + int(i)
 		o.first = append(o.first, len(w.ops[k]))
-		w.ops[k] = append(w.ops[k], BlockOp{Write: true, Value: w.values, Call: w.now, Return: Never, Who: o.c.who()})
+		w.ops[k] = append(w.ops[k], BlockOp{Write: true, Value: w.values, Call: w.now, Return: Never, Who: o.c.who})
 	}
 }
 
@@ -242,7 +244,7 @@ func (c *client) connect() {
 	w.after(w.between(5*ms, 60*ms), func() {
 		c.linking = false
 		k := w.meta.owner
-		ready := k.alive && k.frozenTill <= w.now && k.owner != nil && !k.clientCut
+		ready := k.alive && k.frozenTill <= w.now && k.owner != nil && !k.clientCut && (k != c.shunned || w.now >= c.shunnedTill)
 		for _, a := range k.serving {
 			ready = ready && a.o.c != c
 		}
@@ -418,7 +420,7 @@ func (c *client) succeeded(o *ioOp) {
 	case opRead:
 		w.Stats.Reads++
 		for i, v := range o.got {
-			w.ops[base+i] = append(w.ops[base+i], BlockOp{Value: v, Call: o.call, Return: w.now, Who: c.who()})
+			w.ops[base+i] = append(w.ops[base+i], BlockOp{Value: v, Call: o.call, Return: w.now, Who: c.who})
 		}
 	case opView:
 		w.Stats.Reads++
@@ -429,7 +431,7 @@ func (c *client) succeeded(o *ioOp) {
 		}
 	case opRMW:
 		w.Stats.Writes++
-		w.ops[base] = append(w.ops[base], BlockOp{Value: o.got[0], Call: o.call, Return: w.now, Who: c.who() + " (locked)"})
+		w.ops[base] = append(w.ops[base], BlockOp{Value: o.got[0], Call: o.call, Return: w.now, Who: c.who + " (locked)"})
 		o.written()
 		key := rmwKey{o.ext, o.rng.Start, o.got[0]}
 		if other, ok := w.rmws[key]; ok {
@@ -458,6 +460,6 @@ func (s *snapshot) seen(w *World, base int, got []uint32) {
 			continue
 		}
 		s.content[k] = v
-		w.ops[k] = append(w.ops[k], BlockOp{Value: v, Call: s.called, Return: s.committed, Who: fmt.Sprintf("snapshot of view %d", s.view)})
+		w.ops[k] = append(w.ops[k], BlockOp{Value: v, Call: s.called, Return: s.committed, Who: "a snapshot"})
 	}
 }

@@ -46,6 +46,9 @@ const (
 	// FaultUsurp cuts the owner off from all but its clients while the others are restarted, and the leader moves the volume at once: whether the
 	// old owner stops in time rests on nothing but promises given by processes that are gone.
 	FaultUsurp
+	// FaultStrand leaves the owner alone with those who only read: the writers go elsewhere first, and what they had begun there ends. Nothing
+	// but the end of the promises keeps the readers from what has become old.
+	FaultStrand
 	faultKinds
 )
 
@@ -264,6 +267,9 @@ func (w *World) fault(k FaultKind, c *chunk) {
 		if to := w.meta.choose(); to != nil && to != w.meta.owner {
 			w.meta.assign(to)
 		}
+	case FaultStrand:
+		w.activeTill = max(w.activeTill, w.now+d+7*sec)
+		w.strand(w.meta.owner, d+3*sec)
 	case FaultUsurp:
 		o := w.meta.owner
 		o.metaCut = true
@@ -286,6 +292,36 @@ func (w *World) fault(k FaultKind, c *chunk) {
 			}
 		})
 	}
+}
+
+// strand is FaultStrand.
+func (w *World) strand(o *chunk, d int64) {
+	for _, cl := range w.clients {
+		if cl.writes == 0 && w.chance(70) {
+			continue
+		}
+		cl.shunned, cl.shunnedTill = o, w.now+d
+		if s := cl.sess; s != nil && s.chunk == o {
+			cl.dropSession(s)
+		}
+	}
+	at := w.between(50*ms, 300*ms)
+	w.after(at, func() {
+		if w.healed {
+			return
+		}
+		o.metaCut = true
+		w.cutOff(o)
+		w.after(d, func() { w.join(o) })
+		if w.chance(60) {
+			// The leader is quick, so that the promises end last.
+			w.after(w.between(0, 400*ms), func() {
+				if to := w.meta.chooseOther(o); to != nil && w.meta.owner == o && !w.healed {
+					w.meta.assign(to)
+				}
+			})
+		}
+	})
 }
 
 // cutOff cuts all connections of a chunk with others.

@@ -44,6 +44,9 @@ func (w *World) finish() {
 func (w *World) heal() {
 	w.tracef("HEAL")
 	w.healed = true
+	for _, c := range w.clients {
+		c.shunned = nil
+	}
 	for _, c := range w.chunks {
 		// Who is frozen thaws by itself: what waits for it keeps its order.
 		c.metaCut, c.clientCut = false, false
@@ -199,7 +202,7 @@ func Random(seed uint64) Config {
 		n = int(faultKinds)
 	case w.chance(45):
 		// What makes two owners believe in themselves.
-		c.Kinds = []FaultKind{FaultIsolate, FaultFreeze, FaultUsurp, FaultSuspect}
+		c.Kinds = []FaultKind{FaultIsolate, FaultFreeze, FaultUsurp, FaultStrand, FaultSuspect}
 		if n = 0; w.chance(50) {
 			c.Kinds = append(c.Kinds, FaultPause)
 		}

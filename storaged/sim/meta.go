@@ -194,11 +194,14 @@ func (m *meta) lead() {
 }
 
 // choose picks a chunk that the leader hears, best one that holds a replica.
-func (m *meta) choose() *chunk {
+func (m *meta) choose() *chunk { return m.chooseOther(nil) }
+
+// chooseOther is choose without one of the chunks.
+func (m *meta) chooseOther(not *chunk) *chunk {
 	w := m.w
 	var best, other []*chunk
 	for _, c := range w.chunks {
-		if !c.alive || w.now-c.metaSeen > 300*ms {
+		if c == not || !c.alive || w.now-c.metaSeen > 300*ms {
 			continue
 		}
 		other = append(other, c)

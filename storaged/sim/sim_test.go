@@ -1,8 +1,14 @@
 package sim
 
 import (
+	"cmp"
 	"flag"
 	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -33,17 +39,58 @@ func TestSeeds(t *testing.T) {
 		n = fixedSeeds
 	}
 	begin := time.Now()
-	var sum Stats
-	bad := 0
-	for i := range n {
-		v, s := Run(Random(*start + i))
-		sum.add(s)
-		if v != nil {
-			t.Errorf("%v (repeat: go test ./storaged/sim -run TestSeeds -seed %d)", v, v.Seed)
-			if bad++; bad >= 10 {
-				break
-			}
-		}
+	sum, bad := runSeeds(*start, n)
+	for _, v := range bad {
+		t.Errorf("%v (repeat: go test ./storaged/sim -run TestSeeds -seed %d)", v, v.Seed)
 	}
 	t.Logf("%d seeds, %.0f per second: %+v", n, float64(n)/time.Since(begin).Seconds(), sum)
+}
+
+// badMax is the number of violations after which no further seed is begun.
+const badMax = 10
+
+// runSeeds plays n seeds from first on, on all processors. Violations come in the order of their seeds.
+func runSeeds(first, n uint64) (sum Stats, bad []*Violation) {
+	var next atomic.Uint64
+	var mu sync.Mutex
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for {
+				i := next.Add(1) - 1
+				if i >= n {
+					return
+				}
+				v, s := Run(Random(first + i))
+				mu.Lock()
+				sum.add(s)
+				if v != nil {
+					bad = append(bad, v)
+				}
+				stop := len(bad) >= badMax
+				mu.Unlock()
+				if stop {
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	slices.SortFunc(bad, func(a, b *Violation) int { return cmp.Compare(a.Seed, b.Seed) })
+	return sum, bad
+}
+
+// TestMain lets garbage wait: a world is small, and is thrown away whole.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400)
+	os.Exit(m.Run())
+}
+
+func TestASeedGivesTheSameRunAgain(t *testing.T) {
+	for seed := uint64(1); seed <= 30; seed++ {
+		_, a := Run(Random(seed))
+		if _, b := Run(Random(seed)); a != b {
+			t.Errorf("seed %d: %+v, then %+v", seed, a, b)
+		}
+	}
 }

@@ -81,7 +81,6 @@ const (
 
 type event struct {
 	at    int64
-	seq   uint64
 	kind  eventKind
 	chunk *chunk // evFunc with a chunk waits while it is frozen
 	inc   uint64
@@ -93,15 +92,17 @@ type event struct {
 
 // World is one run: everything in it happens in one goroutine, in an order the seed decides.
 type World struct {
-	cfg    Config
-	rng    *rand.Rand
-	now    int64
-	seq    uint64
-	heap   []event
-	chunks []*chunk
-	net    network
-	meta   meta
-	volume block.VolumeID
+	cfg        Config
+	rng        *rand.Rand
+	now        int64
+	seq        uint64
+	heap       []due // four children each
+	events     []event
+	freeEvents []uint32
+	chunks     []*chunk
+	net        network
+	meta       meta
+	volume     block.VolumeID
 
 	clients []*client
 	healed  bool
@@ -158,47 +159,73 @@ func (w *World) tracef(format string, args ...any) {
 func (w *World) between(lo, hi int64) int64 { return lo + w.rng.Int64N(hi-lo+1) }
 func (w *World) chance(percent int) bool    { return w.rng.IntN(100) < percent }
 
+// due is the place of an event in the order: its time, then the order in which it was scheduled. It holds no pointer, so that moving
+// it about costs the collector nothing.
+type due struct {
+	at   int64
+	seq  uint64
+	slot uint32 // in World.events
+}
+
+func (d due) before(e due) bool { return d.at < e.at || d.at == e.at && d.seq < e.seq }
+
 // push schedules an event.
 func (w *World) push(e event) {
 	w.seq++
-	e.seq = w.seq
-	h := append(w.heap, e)
+	d := due{at: e.at, seq: w.seq}
+	if n := len(w.freeEvents); n > 0 {
+		d.slot, w.freeEvents = w.freeEvents[n-1], w.freeEvents[:n-1]
+		w.events[d.slot] = e
+	} else {
+		d.slot = uint32(len(w.events))
+		w.events = append(w.events, e)
+	}
+	h := append(w.heap, d)
 	i := len(h) - 1
 	for i > 0 {
-		p := (i - 1) / 2
-		if h[p].at < h[i].at || h[p].at == h[i].at && h[p].seq < h[i].seq {
+		p := (i - 1) / 4
+		if h[p].before(d) {
 			break
 		}
-		h[p], h[i] = h[i], h[p]
+		h[i] = h[p]
 		i = p
 	}
+	h[i] = d
 	w.heap = h
 }
 
+// pop takes the next event.
 func (w *World) pop() event {
 	h := w.heap
 	top := h[0]
 	n := len(h) - 1
-	h[0] = h[n]
-	h[n] = event{}
+	last := h[n]
 	h = h[:n]
 	i := 0
 	for {
-		c := 2*i + 1
+		c := 4*i + 1
 		if c >= n {
 			break
 		}
-		if c+1 < n && (h[c+1].at < h[c].at || h[c+1].at == h[c].at && h[c+1].seq < h[c].seq) {
-			c++
+		for k, end := c+1, min(c+4, n); k < end; k++ {
+			if h[k].before(h[c]) {
+				c = k
+			}
 		}
-		if h[i].at < h[c].at || h[i].at == h[c].at && h[i].seq < h[c].seq {
+		if last.before(h[c]) {
 			break
 		}
-		h[i], h[c] = h[c], h[i]
+		h[i] = h[c]
 		i = c
 	}
+	if n > 0 {
+		h[i] = last
+	}
 	w.heap = h
-	return top
+	e := w.events[top.slot]
+	w.events[top.slot] = event{}
+	w.freeEvents = append(w.freeEvents, top.slot)
+	return e
 }
 
 // after runs fn later.
