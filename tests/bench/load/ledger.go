@@ -19,7 +19,9 @@ type Ledger struct {
 }
 
 // NewLedger returns a ledger of a unit that has not been written.
-func NewLedger(sizeBytes uint64) *Ledger { return &Ledger{writes: make([]uint32, sizeBytes/blockBytes)} }
+func NewLedger(sizeBytes uint64) *Ledger {
+	return &Ledger{writes: make([]uint32, sizeBytes/blockBytes)}
+}
 
 // stamp enters the write of p at offset and marks its blocks.
 func (l *Ledger) stamp(p []byte, offset uint64) {
