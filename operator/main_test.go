@@ -141,14 +141,16 @@ func TestPreDelete(t *testing.T) {
 }
 
 func TestFlagsAreChecked(t *testing.T) {
-	good := runOptions{namespace: "s", image: "i", poll: time.Second}
+	good := runOptions{namespace: "s", image: "i", poll: time.Second, podPolicy: "no-delete-pod", podLatency: 90 * time.Second}
 	if err := good.validate(); err != nil {
 		t.Fatal(err)
 	}
 	for want, edit := range map[string]func(*runOptions){
-		"--namespace": func(o *runOptions) { o.namespace = "" },
-		"--image":     func(o *runOptions) { o.image = "" },
-		"--poll":      func(o *runOptions) { o.poll = time.Millisecond },
+		"--namespace":          func(o *runOptions) { o.namespace = "" },
+		"--image":              func(o *runOptions) { o.image = "" },
+		"--poll":               func(o *runOptions) { o.poll = time.Millisecond },
+		"--pod-delete-policy":  func(o *runOptions) { o.podPolicy = "delete-everything" },
+		"--pod-delete-latency": func(o *runOptions) { o.podLatency = time.Second },
 	} {
 		o := good
 		edit(&o)

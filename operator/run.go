@@ -25,7 +25,9 @@ import (
 	"github.com/iomesh/iomesh/operator/apply"
 	"github.com/iomesh/iomesh/operator/controller"
 	"github.com/iomesh/iomesh/operator/crd"
+	"github.com/iomesh/iomesh/operator/desired"
 	"github.com/iomesh/iomesh/operator/handover"
+	"github.com/iomesh/iomesh/operator/nodeloss"
 )
 
 type runOptions struct {
@@ -37,6 +39,8 @@ type runOptions struct {
 	leaderElect bool
 	poll        time.Duration
 	logLevel    string
+	podPolicy   string
+	podLatency  time.Duration
 }
 
 func runCommand() *cobra.Command {
@@ -56,6 +60,9 @@ func runCommand() *cobra.Command {
 	f.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several replicas act")
 	f.DurationVar(&o.poll, "poll", 3*time.Second, "how often the metadata members are asked for the status")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.podPolicy, "pod-delete-policy", string(nodeloss.None), "whose pods with ReadWriteOnce volumes are deleted when their node is lost: no-delete-pod, "+
+		"delete-deployment-pod, delete-statefulset-pod or delete-both-statefulset-and-deployment-pod")
+	f.DurationVar(&o.podLatency, "pod-delete-latency", 90*time.Second, "how long a node is not Ready before such pods are deleted")
 	return cmd
 }
 
@@ -67,6 +74,11 @@ func (o runOptions) validate() error {
 		return errors.New("--image is empty: set it, or the environment variable IOMESH_IMAGE")
 	case o.poll < 500*time.Millisecond || o.poll > 10*time.Minute:
 		return fmt.Errorf("--poll %s: must be between 500ms and 10m", o.poll)
+	case o.podLatency < 10*time.Second || o.podLatency > 24*time.Hour:
+		return fmt.Errorf("--pod-delete-latency %s: must be between 10s and 24h", o.podLatency)
+	}
+	if _, err := nodeloss.Parse(o.podPolicy); err != nil {
+		return fmt.Errorf("--pod-delete-policy: %w", err)
 	}
 	return nil
 }
@@ -128,6 +140,22 @@ func run(ctx context.Context, o runOptions) error {
 	}
 	if err := mgr.Add(&handover.Copier{Reader: mgr.GetClient(), Namespace: o.namespace, Dir: o.runDir, Log: log}); err != nil {
 		return fmt.Errorf("set up the hand-over: %w", err)
+	}
+	if policy, err := nodeloss.Parse(o.podPolicy); err != nil {
+		return fmt.Errorf("--pod-delete-policy: %w", err)
+	} else if policy != nodeloss.None {
+		// Its own client: the manager's cache knows the operator's namespace only.
+		direct, err := directClient(scheme)
+		if err != nil {
+			return err
+		}
+		log.Info("pods of lost nodes are deleted", "policy", string(policy), "latency", o.podLatency)
+		if err := mgr.Add(&nodeloss.Deleter{
+			Client: direct, Events: mgr.GetEventRecorder("iomesh-operator"), Log: log, Driver: desired.DriverName,
+			Policy: policy, Latency: o.podLatency, Now: time.Now,
+		}); err != nil {
+			return fmt.Errorf("set up the deletion of pods of lost nodes: %w", err)
+		}
 	}
 	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
 		return fmt.Errorf("set up the health checks: %w", err)
