@@ -41,6 +41,7 @@ func metaCommand() *cobra.Command {
 	f.StringVar(&o.TLSDir, "tls-dir", "/etc/iomesh/tls", "directory with ca.crt, tls.crt and tls.key of role meta")
 	f.StringVar(&cluster, "cluster-id", "", "UUID of a new cluster; a random one by default")
 	f.DurationVar(&o.RepairDelay, "repair-delay", 10*time.Minute, "how long the replicas of a node that is away are waited for before they are made elsewhere")
+	f.DurationVar(&o.ErrorWindow, "error-window", 15*time.Minute, "how long an error of a disk or a refused login stays in the status after the last one")
 	f.Float64Var(&o.OverProvisioning, "over-provisioning", 2, "provisioned bytes per usable byte up to which volumes are placed")
 	f.Float64Var(&o.Reserve, "reserve", 0.05, "part of each disk that placement keeps free")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/mtls"
@@ -190,21 +191,31 @@ func (l *metaLink) stream(ctx context.Context, addr string) error {
 
 // reporter makes heartbeats.
 type reporter struct {
-	s    *Server
-	last map[block.VolumeID]string
+	s       *Server
+	last    map[block.VolumeID]string
+	batches map[block.DiskID]uint64 // journal batches at the last full report
 }
 
 func newReporter(s *Server) *reporter {
-	return &reporter{s: s, last: map[block.VolumeID]string{}}
+	return &reporter{s: s, last: map[block.VolumeID]string{}, batches: map[block.DiskID]uint64{}}
 }
 
 func (r *reporter) report(full bool) *storagedv1.HeartbeatRequest {
 	s := r.s
 	h := &storagedv1.HeartbeatRequest{Chunk: uint32(s.id), BootId: s.boot, Full: full, Unreachable: s.unreachable(),
-		Sessions: uint32(s.target.Totals().Sessions)}
+		Clock: timestamppb.Now(), CertificateExpires: timestamppb.New(s.tls.NotAfter())}
+	totals := s.target.Totals()
+	h.Sessions, h.LoginsRefused = uint32(totals.Sessions), totals.FailedLogins
 	if full {
 		for _, d := range s.disks.all() {
-			h.Disks = append(h.Disks, s.diskReport(d))
+			dr := s.diskReport(d)
+			// The store's average is of the last requests, however long ago: it counts while there are any.
+			st := d.store.Stats()
+			if n := st.JournalBatches; n != r.batches[d.id] {
+				r.batches[d.id] = n
+				dr.Disk.LatencyNanoseconds = uint64(max(0, st.JournalLatency))
+			}
+			h.Disks = append(h.Disks, dr)
 		}
 		slices.SortFunc(h.Disks, func(a, b *storagedv1.DiskReport) int { return compare(a.Disk.Id, b.Disk.Id) })
 	}

@@ -23,7 +23,7 @@ type clusterService struct {
 // GetStatus implements the RPC of the same name.
 func (cs *clusterService) GetStatus(ctx context.Context, _ *storagedv1.GetStatusRequest) (*storagedv1.ClusterStatus, error) {
 	l := leaderOf(ctx)
-	in := statusFacts{Meta: l.members(), Now: l.now()}
+	in := statusFacts{Meta: l.members(), Now: l.now(), ErrorWindow: l.s.opts.ErrorWindow}
 	l.view(func(s *state) {
 		in.Cluster = s.cluster
 		in.Leader = s.leader.Name
@@ -56,13 +56,16 @@ func (l *leader) nodes(s *state) []*storagedv1.Node {
 		if !live.LastSeen.IsZero() {
 			n.LastSeen = timestamppb.New(live.LastSeen)
 		}
+		seen := l.reg.observed(id)
+		n.CertificateExpires, n.LoginRefused = stampOf(seen.certificate), stampOf(seen.refusedAt)
 		switch {
 		case chunks[id].Present:
-			n.State = "Online"
+			n.State, n.ClockSkewNanoseconds = "Online", int64(seen.skew)
 			var cut []string
 			for _, u := range live.Unreachable {
 				cut = append(cut, s.nodeOf(u))
 			}
+			n.Unreachable = cut
 			if len(cut) > 0 {
 				n.Message = "cannot reach " + strings.Join(cut, ", ") + ": check the storage network between them"
 			}
@@ -103,6 +106,7 @@ func (l *leader) disk(s *state, id block.DiskID, d metadb.Disk) *storagedv1.Disk
 	out := &storagedv1.Disk{
 		Id: id.String(), Name: d.Name, Node: s.nodeOf(d.Chunk), Chunk: uint32(d.Chunk), MountType: d.MountType, SizeBytes: d.SizeBytes, Device: d.Device,
 		State: d.State.String(), Message: d.Message, Replicas: uint32(u.members), UsedBytes: r.GetUsedBytes(), IoErrors: r.GetIoErrors(), ChecksumErrors: r.GetChecksumErrors(),
+		LastError: stampOf(l.reg.lastError(d.Chunk, id)), LatencyNanoseconds: r.GetLatencyNanoseconds(),
 	}
 	if !live.LastSeen.IsZero() {
 		out.LastSeen = timestamppb.New(live.LastSeen)

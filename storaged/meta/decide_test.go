@@ -288,7 +288,7 @@ func TestClusterStatus(t *testing.T) {
 		{"the worst volume decides what to do", func(f *statusFacts) {
 			f.Nodes = append(f.Nodes, node("n2", "Offline"))
 			f.Volumes = []*storagedv1.Volume{volume("b", storagedv1.Health_HEALTH_UNAVAILABLE, "y"), volume("a", storagedv1.Health_HEALTH_UNAVAILABLE, "x"), volume("c", storagedv1.Health_HEALTH_DEGRADED, "z")}
-		}, storagedv1.Health_HEALTH_UNAVAILABLE, "2 volumes unavailable, first a: x; 1 volume without full redundancy, first c: z; nodes offline: n2", "fix a"},
+		}, storagedv1.Health_HEALTH_UNAVAILABLE, "2 volumes unavailable, first a: x; nodes offline: n2; 1 volume without full redundancy, first c: z", "fix a"},
 	} {
 		f := base()
 		c.edit(&f)

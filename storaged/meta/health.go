@@ -50,6 +50,7 @@ func (l *leader) members() []*storagedv1.MetaMember {
 		mm := &storagedv1.MetaMember{
 			Name: m.Name, Address: m.GRPC, Healthy: a.GetMemberId() != 0 && a.GetLeaderId() != 0 && a.GetMessage() == "",
 			Leader: m.Name == l.s.opts.Name, DbBytes: a.GetDbBytes(), Pid: a.GetPid(), Version: a.GetVersion(), Message: a.GetMessage(),
+			CertificateExpires: a.GetCertificateExpires(),
 		}
 		switch {
 		case a == nil:

@@ -88,6 +88,7 @@ type Options struct {
 	Reserve          float64       // part of each disk kept free by placement; 0 = 0.05
 	RepairDelay      time.Duration // how long the replicas of an offline node are waited for; 0 = 10 min
 	InventoryEvery   time.Duration // how often replicas that no set names are looked for, and twice found, deleted; 0 = 5 min
+	ErrorWindow      time.Duration // how long an error of a disk or a refused login stays in the status; 0 = 15 min
 	QuotaBytes       int64         // of etcd's database, beyond which it refuses writes; 0 = 8 GiB
 	Log              *slog.Logger
 

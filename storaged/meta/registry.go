@@ -44,6 +44,7 @@ type presence struct {
 	volumes     map[block.VolumeID]volumeFact
 	unreachable []block.ChunkID
 	sessions    uint32
+	observed    observed
 }
 
 // volumeFact is an owner's report of a volume.
@@ -121,6 +122,7 @@ func (r *registry) report(stream uint64, req *storagedv1.HeartbeatRequest) bool 
 		r.signal()
 	}
 	p.lastSeen = now
+	p.observed.take(req, p.observed.skew == 0 && p.observed.certificate.IsZero(), now)
 	p.sessions = req.GetSessions()
 	unreachable := make([]block.ChunkID, len(req.GetUnreachable()))
 	for i, u := range req.GetUnreachable() {

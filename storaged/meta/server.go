@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/mtls"
@@ -144,6 +145,9 @@ func (s *server) describe() *storagedv1.ProbeResponse {
 	r := &storagedv1.ProbeResponse{
 		Name: s.opts.Name, Established: established(s.opts.DataDir), ClientUrl: s.opts.urls(s.opts.me().Client)[0].String(),
 		Pid: int32(os.Getpid()), Version: s.opts.Version,
+	}
+	if s.tls != nil {
+		r.CertificateExpires = timestamppb.New(s.tls.NotAfter())
 	}
 	e := s.etcd.Load()
 	if e == nil {

@@ -261,18 +261,19 @@ func (x *RegisterResponse) GetRevision() int64 {
 }
 
 type HeartbeatRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Chunk         uint32                 `protobuf:"varint,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
-	BootId        uint64                 `protobuf:"varint,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	Disks         []*DiskReport          `protobuf:"bytes,3,rep,name=disks,proto3" json:"disks,omitempty"`     // full state, each tenth report and after changes
-	Volumes       []*VolumeReport        `protobuf:"bytes,4,rep,name=volumes,proto3" json:"volumes,omitempty"` // owned volumes whose state changed; all of them each tenth report
-	Full          bool                   `protobuf:"varint,5,opt,name=full,proto3" json:"full,omitempty"`      // disks and volumes are complete
-	Sessions      uint32                 `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
-	Unreachable   []uint32               `protobuf:"varint,7,rep,packed,name=unreachable,proto3" json:"unreachable,omitempty"`                   // chunks this one cannot reach now
-	Clock         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=clock,proto3" json:"clock,omitempty"`                                       // of the sender, to tell clocks that differ
-	LoginsRefused uint64                 `protobuf:"varint,9,opt,name=logins_refused,json=loginsRefused,proto3" json:"logins_refused,omitempty"` // since the start of the process
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Chunk              uint32                 `protobuf:"varint,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	BootId             uint64                 `protobuf:"varint,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Disks              []*DiskReport          `protobuf:"bytes,3,rep,name=disks,proto3" json:"disks,omitempty"`     // full state, each tenth report and after changes
+	Volumes            []*VolumeReport        `protobuf:"bytes,4,rep,name=volumes,proto3" json:"volumes,omitempty"` // owned volumes whose state changed; all of them each tenth report
+	Full               bool                   `protobuf:"varint,5,opt,name=full,proto3" json:"full,omitempty"`      // disks and volumes are complete
+	Sessions           uint32                 `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Unreachable        []uint32               `protobuf:"varint,7,rep,packed,name=unreachable,proto3" json:"unreachable,omitempty"`                   // chunks this one cannot reach now
+	Clock              *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=clock,proto3" json:"clock,omitempty"`                                       // of the sender, to tell clocks that differ
+	LoginsRefused      uint64                 `protobuf:"varint,9,opt,name=logins_refused,json=loginsRefused,proto3" json:"logins_refused,omitempty"` // since the start of the process
+	CertificateExpires *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=certificate_expires,json=certificateExpires,proto3" json:"certificate_expires,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *HeartbeatRequest) Reset() {
@@ -366,6 +367,13 @@ func (x *HeartbeatRequest) GetLoginsRefused() uint64 {
 		return x.LoginsRefused
 	}
 	return 0
+}
+
+func (x *HeartbeatRequest) GetCertificateExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpires
+	}
+	return nil
 }
 
 type HeartbeatResponse struct {
@@ -1778,7 +1786,7 @@ const file_chunk_proto_rawDesc = "" +
 	"\x05chunk\x18\x02 \x01(\rR\x05chunk\x12%\n" +
 	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\x12#\n" +
 	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x03R\brevision\"\xde\x02\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\"\xab\x03\n" +
 	"\x10HeartbeatRequest\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\rR\x05chunk\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\x04R\x06bootId\x124\n" +
@@ -1788,7 +1796,9 @@ const file_chunk_proto_rawDesc = "" +
 	"\bsessions\x18\x06 \x01(\rR\bsessions\x12 \n" +
 	"\vunreachable\x18\a \x03(\rR\vunreachable\x120\n" +
 	"\x05clock\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05clock\x12%\n" +
-	"\x0elogins_refused\x18\t \x01(\x04R\rloginsRefused\"4\n" +
+	"\x0elogins_refused\x18\t \x01(\x04R\rloginsRefused\x12K\n" +
+	"\x13certificate_expires\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x12certificateExpires\"4\n" +
 	"\x11HeartbeatResponse\x12\x1f\n" +
 	"\vleader_term\x18\x01 \x01(\x04R\n" +
 	"leaderTerm\"_\n" +
@@ -1952,41 +1962,42 @@ var file_chunk_proto_depIdxs = []int32{
 	5,  // 0: iomesh.storaged.v1.HeartbeatRequest.disks:type_name -> iomesh.storaged.v1.DiskReport
 	6,  // 1: iomesh.storaged.v1.HeartbeatRequest.volumes:type_name -> iomesh.storaged.v1.VolumeReport
 	30, // 2: iomesh.storaged.v1.HeartbeatRequest.clock:type_name -> google.protobuf.Timestamp
-	31, // 3: iomesh.storaged.v1.DiskReport.disk:type_name -> iomesh.storaged.v1.Disk
-	32, // 4: iomesh.storaged.v1.VolumeReport.status:type_name -> iomesh.storaged.v1.VolumeStatus
-	19, // 5: iomesh.storaged.v1.DeleteReplicasRequest.replicas:type_name -> iomesh.storaged.v1.ReplicaRef
-	19, // 6: iomesh.storaged.v1.CreateReplicasRequest.replicas:type_name -> iomesh.storaged.v1.ReplicaRef
-	1,  // 7: iomesh.storaged.v1.Membership.Register:input_type -> iomesh.storaged.v1.RegisterRequest
-	3,  // 8: iomesh.storaged.v1.Membership.Heartbeat:input_type -> iomesh.storaged.v1.HeartbeatRequest
-	7,  // 9: iomesh.storaged.v1.ChunkControl.Snapshot:input_type -> iomesh.storaged.v1.ChunkSnapshotRequest
-	9,  // 10: iomesh.storaged.v1.ChunkControl.CloseSessions:input_type -> iomesh.storaged.v1.CloseSessionsRequest
-	11, // 11: iomesh.storaged.v1.ChunkControl.ReleaseOwner:input_type -> iomesh.storaged.v1.ReleaseOwnerRequest
-	13, // 12: iomesh.storaged.v1.ChunkControl.AddMember:input_type -> iomesh.storaged.v1.AddMemberRequest
-	15, // 13: iomesh.storaged.v1.ChunkControl.RemoveMember:input_type -> iomesh.storaged.v1.RemoveMemberRequest
-	17, // 14: iomesh.storaged.v1.ChunkControl.Resize:input_type -> iomesh.storaged.v1.ResizeRequest
-	28, // 15: iomesh.storaged.v1.ChunkControl.CreateReplicas:input_type -> iomesh.storaged.v1.CreateReplicasRequest
-	20, // 16: iomesh.storaged.v1.ChunkControl.DeleteReplicas:input_type -> iomesh.storaged.v1.DeleteReplicasRequest
-	22, // 17: iomesh.storaged.v1.ChunkControl.SetSnapshots:input_type -> iomesh.storaged.v1.SetSnapshotsRequest
-	24, // 18: iomesh.storaged.v1.ChunkControl.ListReplicas:input_type -> iomesh.storaged.v1.ListReplicasRequest
-	26, // 19: iomesh.storaged.v1.ChunkControl.ReadView:input_type -> iomesh.storaged.v1.ReadViewRequest
-	2,  // 20: iomesh.storaged.v1.Membership.Register:output_type -> iomesh.storaged.v1.RegisterResponse
-	4,  // 21: iomesh.storaged.v1.Membership.Heartbeat:output_type -> iomesh.storaged.v1.HeartbeatResponse
-	8,  // 22: iomesh.storaged.v1.ChunkControl.Snapshot:output_type -> iomesh.storaged.v1.ChunkSnapshotResponse
-	10, // 23: iomesh.storaged.v1.ChunkControl.CloseSessions:output_type -> iomesh.storaged.v1.CloseSessionsResponse
-	12, // 24: iomesh.storaged.v1.ChunkControl.ReleaseOwner:output_type -> iomesh.storaged.v1.ReleaseOwnerResponse
-	14, // 25: iomesh.storaged.v1.ChunkControl.AddMember:output_type -> iomesh.storaged.v1.AddMemberResponse
-	16, // 26: iomesh.storaged.v1.ChunkControl.RemoveMember:output_type -> iomesh.storaged.v1.RemoveMemberResponse
-	18, // 27: iomesh.storaged.v1.ChunkControl.Resize:output_type -> iomesh.storaged.v1.ResizeResponse
-	29, // 28: iomesh.storaged.v1.ChunkControl.CreateReplicas:output_type -> iomesh.storaged.v1.CreateReplicasResponse
-	21, // 29: iomesh.storaged.v1.ChunkControl.DeleteReplicas:output_type -> iomesh.storaged.v1.DeleteReplicasResponse
-	23, // 30: iomesh.storaged.v1.ChunkControl.SetSnapshots:output_type -> iomesh.storaged.v1.SetSnapshotsResponse
-	25, // 31: iomesh.storaged.v1.ChunkControl.ListReplicas:output_type -> iomesh.storaged.v1.ReplicaInfo
-	27, // 32: iomesh.storaged.v1.ChunkControl.ReadView:output_type -> iomesh.storaged.v1.ReadViewResponse
-	20, // [20:33] is the sub-list for method output_type
-	7,  // [7:20] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	30, // 3: iomesh.storaged.v1.HeartbeatRequest.certificate_expires:type_name -> google.protobuf.Timestamp
+	31, // 4: iomesh.storaged.v1.DiskReport.disk:type_name -> iomesh.storaged.v1.Disk
+	32, // 5: iomesh.storaged.v1.VolumeReport.status:type_name -> iomesh.storaged.v1.VolumeStatus
+	19, // 6: iomesh.storaged.v1.DeleteReplicasRequest.replicas:type_name -> iomesh.storaged.v1.ReplicaRef
+	19, // 7: iomesh.storaged.v1.CreateReplicasRequest.replicas:type_name -> iomesh.storaged.v1.ReplicaRef
+	1,  // 8: iomesh.storaged.v1.Membership.Register:input_type -> iomesh.storaged.v1.RegisterRequest
+	3,  // 9: iomesh.storaged.v1.Membership.Heartbeat:input_type -> iomesh.storaged.v1.HeartbeatRequest
+	7,  // 10: iomesh.storaged.v1.ChunkControl.Snapshot:input_type -> iomesh.storaged.v1.ChunkSnapshotRequest
+	9,  // 11: iomesh.storaged.v1.ChunkControl.CloseSessions:input_type -> iomesh.storaged.v1.CloseSessionsRequest
+	11, // 12: iomesh.storaged.v1.ChunkControl.ReleaseOwner:input_type -> iomesh.storaged.v1.ReleaseOwnerRequest
+	13, // 13: iomesh.storaged.v1.ChunkControl.AddMember:input_type -> iomesh.storaged.v1.AddMemberRequest
+	15, // 14: iomesh.storaged.v1.ChunkControl.RemoveMember:input_type -> iomesh.storaged.v1.RemoveMemberRequest
+	17, // 15: iomesh.storaged.v1.ChunkControl.Resize:input_type -> iomesh.storaged.v1.ResizeRequest
+	28, // 16: iomesh.storaged.v1.ChunkControl.CreateReplicas:input_type -> iomesh.storaged.v1.CreateReplicasRequest
+	20, // 17: iomesh.storaged.v1.ChunkControl.DeleteReplicas:input_type -> iomesh.storaged.v1.DeleteReplicasRequest
+	22, // 18: iomesh.storaged.v1.ChunkControl.SetSnapshots:input_type -> iomesh.storaged.v1.SetSnapshotsRequest
+	24, // 19: iomesh.storaged.v1.ChunkControl.ListReplicas:input_type -> iomesh.storaged.v1.ListReplicasRequest
+	26, // 20: iomesh.storaged.v1.ChunkControl.ReadView:input_type -> iomesh.storaged.v1.ReadViewRequest
+	2,  // 21: iomesh.storaged.v1.Membership.Register:output_type -> iomesh.storaged.v1.RegisterResponse
+	4,  // 22: iomesh.storaged.v1.Membership.Heartbeat:output_type -> iomesh.storaged.v1.HeartbeatResponse
+	8,  // 23: iomesh.storaged.v1.ChunkControl.Snapshot:output_type -> iomesh.storaged.v1.ChunkSnapshotResponse
+	10, // 24: iomesh.storaged.v1.ChunkControl.CloseSessions:output_type -> iomesh.storaged.v1.CloseSessionsResponse
+	12, // 25: iomesh.storaged.v1.ChunkControl.ReleaseOwner:output_type -> iomesh.storaged.v1.ReleaseOwnerResponse
+	14, // 26: iomesh.storaged.v1.ChunkControl.AddMember:output_type -> iomesh.storaged.v1.AddMemberResponse
+	16, // 27: iomesh.storaged.v1.ChunkControl.RemoveMember:output_type -> iomesh.storaged.v1.RemoveMemberResponse
+	18, // 28: iomesh.storaged.v1.ChunkControl.Resize:output_type -> iomesh.storaged.v1.ResizeResponse
+	29, // 29: iomesh.storaged.v1.ChunkControl.CreateReplicas:output_type -> iomesh.storaged.v1.CreateReplicasResponse
+	21, // 30: iomesh.storaged.v1.ChunkControl.DeleteReplicas:output_type -> iomesh.storaged.v1.DeleteReplicasResponse
+	23, // 31: iomesh.storaged.v1.ChunkControl.SetSnapshots:output_type -> iomesh.storaged.v1.SetSnapshotsResponse
+	25, // 32: iomesh.storaged.v1.ChunkControl.ListReplicas:output_type -> iomesh.storaged.v1.ReplicaInfo
+	27, // 33: iomesh.storaged.v1.ChunkControl.ReadView:output_type -> iomesh.storaged.v1.ReadViewResponse
+	21, // [21:34] is the sub-list for method output_type
+	8,  // [8:21] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_chunk_proto_init() }

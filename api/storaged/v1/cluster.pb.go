@@ -282,6 +282,7 @@ type Finding struct {
 	NextStep      string                 `protobuf:"bytes,7,opt,name=next_step,json=nextStep,proto3" json:"next_step,omitempty"`
 	At            *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=at,proto3" json:"at,omitempty"` // of the facts
 	Stale         bool                   `protobuf:"varint,9,opt,name=stale,proto3" json:"stale,omitempty"`
+	Node          string                 `protobuf:"bytes,10,opt,name=node,proto3" json:"node,omitempty"` // where the object is, "" where that says nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -377,6 +378,13 @@ func (x *Finding) GetStale() bool {
 		return x.Stale
 	}
 	return false
+}
+
+func (x *Finding) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 type MetaMember struct {
@@ -1587,7 +1595,7 @@ const file_cluster_proto_rawDesc = "" +
 	"\tnext_step\x18\x13 \x01(\tR\bnextStep\x12.\n" +
 	"\x05tasks\x18\x14 \x03(\v2\x18.iomesh.storaged.v1.TaskR\x05tasks\x12&\n" +
 	"\x0fvolumes_at_risk\x18\x15 \x01(\rR\rvolumesAtRisk\x127\n" +
-	"\bfindings\x18\x16 \x03(\v2\x1b.iomesh.storaged.v1.FindingR\bfindings\"\x9b\x02\n" +
+	"\bfindings\x18\x16 \x03(\v2\x1b.iomesh.storaged.v1.FindingR\bfindings\"\xaf\x02\n" +
 	"\aFinding\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x120\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1a.iomesh.storaged.v1.HealthR\x05state\x12\x1f\n" +
@@ -1598,7 +1606,9 @@ const file_cluster_proto_rawDesc = "" +
 	"\bevidence\x18\x06 \x03(\tR\bevidence\x12\x1b\n" +
 	"\tnext_step\x18\a \x01(\tR\bnextStep\x12*\n" +
 	"\x02at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
-	"\x05stale\x18\t \x01(\bR\x05stale\"\x9a\x02\n" +
+	"\x05stale\x18\t \x01(\bR\x05stale\x12\x12\n" +
+	"\x04node\x18\n" +
+	" \x01(\tR\x04node\"\x9a\x02\n" +
 	"\n" +
 	"MetaMember\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +

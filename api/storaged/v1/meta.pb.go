@@ -9,6 +9,7 @@ package storagedv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -58,19 +59,20 @@ func (*ProbeRequest) Descriptor() ([]byte, []int) {
 }
 
 type ProbeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Established   bool                   `protobuf:"varint,2,opt,name=established,proto3" json:"established,omitempty"`             // its data directory holds an etcd member
-	ClientUrl     string                 `protobuf:"bytes,3,opt,name=client_url,json=clientUrl,proto3" json:"client_url,omitempty"` // of its etcd member
-	MemberId      uint64                 `protobuf:"varint,4,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`   // 0 while etcd is not running
-	LeaderId      uint64                 `protobuf:"varint,5,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"`   // raft leader as it sees it; 0 = none
-	DbBytes       uint64                 `protobuf:"varint,6,opt,name=db_bytes,json=dbBytes,proto3" json:"db_bytes,omitempty"`
-	DbBytesInUse  uint64                 `protobuf:"varint,7,opt,name=db_bytes_in_use,json=dbBytesInUse,proto3" json:"db_bytes_in_use,omitempty"`
-	Pid           int32                  `protobuf:"varint,8,opt,name=pid,proto3" json:"pid,omitempty"`
-	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
-	Message       string                 `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"` // alarms and what it waits for
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Name               string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Established        bool                   `protobuf:"varint,2,opt,name=established,proto3" json:"established,omitempty"`             // its data directory holds an etcd member
+	ClientUrl          string                 `protobuf:"bytes,3,opt,name=client_url,json=clientUrl,proto3" json:"client_url,omitempty"` // of its etcd member
+	MemberId           uint64                 `protobuf:"varint,4,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`   // 0 while etcd is not running
+	LeaderId           uint64                 `protobuf:"varint,5,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"`   // raft leader as it sees it; 0 = none
+	DbBytes            uint64                 `protobuf:"varint,6,opt,name=db_bytes,json=dbBytes,proto3" json:"db_bytes,omitempty"`
+	DbBytesInUse       uint64                 `protobuf:"varint,7,opt,name=db_bytes_in_use,json=dbBytesInUse,proto3" json:"db_bytes_in_use,omitempty"`
+	Pid                int32                  `protobuf:"varint,8,opt,name=pid,proto3" json:"pid,omitempty"`
+	Version            string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	Message            string                 `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"` // alarms and what it waits for
+	CertificateExpires *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=certificate_expires,json=certificateExpires,proto3" json:"certificate_expires,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ProbeResponse) Reset() {
@@ -173,13 +175,20 @@ func (x *ProbeResponse) GetMessage() string {
 	return ""
 }
 
+func (x *ProbeResponse) GetCertificateExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpires
+	}
+	return nil
+}
+
 var File_meta_proto protoreflect.FileDescriptor
 
 const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"meta.proto\x12\x12iomesh.storaged.v1\"\x0e\n" +
-	"\fProbeRequest\"\xa6\x02\n" +
+	"meta.proto\x12\x12iomesh.storaged.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
+	"\fProbeRequest\"\xf3\x02\n" +
 	"\rProbeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vestablished\x18\x02 \x01(\bR\vestablished\x12\x1d\n" +
@@ -192,7 +201,8 @@ const file_meta_proto_rawDesc = "" +
 	"\x03pid\x18\b \x01(\x05R\x03pid\x12\x18\n" +
 	"\aversion\x18\t \x01(\tR\aversion\x12\x18\n" +
 	"\amessage\x18\n" +
-	" \x01(\tR\amessage2X\n" +
+	" \x01(\tR\amessage\x12K\n" +
+	"\x13certificate_expires\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x12certificateExpires2X\n" +
 	"\bMetaPeer\x12L\n" +
 	"\x05Probe\x12 .iomesh.storaged.v1.ProbeRequest\x1a!.iomesh.storaged.v1.ProbeResponseB5Z3github.com/iomesh/iomesh/api/storaged/v1;storagedv1b\x06proto3"
 
@@ -210,17 +220,19 @@ func file_meta_proto_rawDescGZIP() []byte {
 
 var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_meta_proto_goTypes = []any{
-	(*ProbeRequest)(nil),  // 0: iomesh.storaged.v1.ProbeRequest
-	(*ProbeResponse)(nil), // 1: iomesh.storaged.v1.ProbeResponse
+	(*ProbeRequest)(nil),          // 0: iomesh.storaged.v1.ProbeRequest
+	(*ProbeResponse)(nil),         // 1: iomesh.storaged.v1.ProbeResponse
+	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
 }
 var file_meta_proto_depIdxs = []int32{
-	0, // 0: iomesh.storaged.v1.MetaPeer.Probe:input_type -> iomesh.storaged.v1.ProbeRequest
-	1, // 1: iomesh.storaged.v1.MetaPeer.Probe:output_type -> iomesh.storaged.v1.ProbeResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	2, // 0: iomesh.storaged.v1.ProbeResponse.certificate_expires:type_name -> google.protobuf.Timestamp
+	0, // 1: iomesh.storaged.v1.MetaPeer.Probe:input_type -> iomesh.storaged.v1.ProbeRequest
+	1, // 2: iomesh.storaged.v1.MetaPeer.Probe:output_type -> iomesh.storaged.v1.ProbeResponse
+	2, // [2:3] is the sub-list for method output_type
+	1, // [1:2] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
