@@ -62,6 +62,10 @@ e2e: deps ## end-to-end tests on a real Kubernetes cluster (KUBECONFIG, or one m
 e2e-conformance: deps ## upstream's storage suite (External.Storage) on a cluster made here (root, about 30 minutes)
 	hack/e2e-conformance.sh
 
+.PHONY: bench
+bench: ## measure against tgtd and the floor, in one run
+	hack/bench.sh
+
 .PHONY: demo
 demo: ## the whole story on a real cluster on this machine (root)
 	hack/demo.sh

@@ -131,8 +131,8 @@ func (p *placer) fits(sizeBytes uint64) error {
 		return nil
 	}
 	slices.Sort(parts)
-	return &noRoomError{fmt.Sprintf("%s of size with %s needs more room than the pool has: %s left to give (limit: %gx over-provisioning, %g %% reserve); "+
-		"ask for less, or add disks", bytesText(sizeBytes), count(p.w.Replicas, "replica"), strings.Join(parts, ", "), p.lim.OverProvisioning, p.lim.Reserve*100)}
+	return &noRoomError{fmt.Sprintf("%s of size with %s needs more room than the pool has: %s left to give (limit: %gx over-provisioning, %g %% reserve)",
+		bytesText(sizeBytes), count(p.w.Replicas, "replica"), strings.Join(parts, ", "), p.lim.OverProvisioning, p.lim.Reserve*100)}
 }
 
 func (p *placer) tooFew() string {

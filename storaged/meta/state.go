@@ -2,6 +2,7 @@ package meta
 
 import (
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/iomesh/iomesh/storaged/block"
@@ -27,6 +28,7 @@ type state struct {
 
 	// Derived from extents: what disks hold, and the revision of each volume's last change of a set.
 	usage   map[block.DiskID]diskUsage
+	charges map[block.VolumeID]charge // by which usage was counted
 	changed map[block.VolumeID]int64
 }
 
@@ -37,6 +39,20 @@ type diskUsage struct {
 	thickBytes      uint64
 }
 
+// charge is what decides how many bytes an extent of a volume provisions on each of its disks.
+type charge struct {
+	thick     bool
+	sizeBytes uint64
+}
+
+// unknown is the charge of extents whose volume is not known: its record may come later, or be gone already.
+var unknown = charge{sizeBytes: math.MaxUint64}
+
+func (c charge) bytes(i block.ExtentIndex) uint64 {
+	begin := uint64(i) * block.ExtentSizeBytes
+	return min(block.ExtentSizeBytes, max(c.sizeBytes, begin)-begin)
+}
+
 func newState() *state {
 	return &state{
 		chunks: map[block.ChunkID]metadb.Chunk{}, nodes: map[string]metadb.Node{}, disks: map[block.DiskID]metadb.Disk{},
@@ -44,7 +60,7 @@ func newState() *state {
 		extents: map[block.VolumeID][]metadb.Extent{}, grants: map[block.VolumeID]map[string]metadb.Grant{},
 		snapshots: map[block.SnapshotID]metadb.Snapshot{}, reservations: map[block.VolumeID]metadb.Reservation{},
 		tombstones: map[block.VolumeID]metadb.Tombstone{}, usage: map[block.DiskID]diskUsage{},
-		changed: map[block.VolumeID]int64{},
+		changed: map[block.VolumeID]int64{}, charges: map[block.VolumeID]charge{},
 	}
 }
 
@@ -59,6 +75,7 @@ func (s *state) apply(u metadb.Update) {
 	for _, r := range u.Put {
 		if v, ok := r.(metadb.Volume); ok {
 			s.volumes[v.ID] = v
+			s.recharge(v.ID, charge{!v.Thin, v.SizeBytes})
 		}
 	}
 	for _, r := range u.Put {
@@ -113,6 +130,7 @@ func (s *state) delete(r metadb.Record) {
 	case metadb.Volume:
 		delete(s.volumes, r.ID)
 		delete(s.changed, r.ID)
+		s.recharge(r.ID, unknown)
 	case metadb.Name:
 		delete(s.names, r.Name)
 	case metadb.Owner:
@@ -164,23 +182,44 @@ func (s *state) setExtent(id block.ExtentID, e metadb.Extent) {
 	s.count(&list[id.Index], 1)
 }
 
+// recharge counts the extents of a volume anew when what they provision changes.
+func (s *state) recharge(id block.VolumeID, c charge) {
+	old, ok := s.charges[id]
+	if !ok {
+		old = unknown
+	}
+	if c == old {
+		return
+	}
+	list := s.extents[id]
+	for i := range list {
+		s.count(&list[i], -1)
+	}
+	if s.charges[id] = c; c == unknown {
+		delete(s.charges, id)
+	}
+	for i := range list {
+		s.count(&list[i], 1)
+	}
+}
+
 func (s *state) count(e *metadb.Extent, sign int) {
 	if e.Revision == 0 {
 		return
 	}
-	thin := true
-	if v, ok := s.volumes[e.ID.Volume]; ok {
-		thin = v.Thin
+	c, ok := s.charges[e.ID.Volume]
+	if !ok {
+		c = unknown
 	}
 	add := func(id block.DiskID, members, absent int) {
 		u := s.usage[id]
 		u.members += sign * members
 		u.absent += sign * absent
 		// Unsigned arithmetic wraps, so adding the negative is subtraction.
-		if thin {
-			u.thinBytes += uint64(sign * block.ExtentSizeBytes)
+		if n := uint64(sign) * c.bytes(e.ID.Index); c.thick {
+			u.thickBytes += n
 		} else {
-			u.thickBytes += uint64(sign * block.ExtentSizeBytes)
+			u.thinBytes += n
 		}
 		if u == (diskUsage{}) {
 			delete(s.usage, id)
