@@ -78,7 +78,7 @@ func (e *evaluation) metadata() {
 		if !e.f.Read.IsZero() {
 			seen = "since " + e.f.Read.UTC().Format(time.RFC3339)
 		}
-		e.add(AtRisk, MetadataSilent, Object{Kind: KindMeta}, "no metadata leader answers: volumes go on, but no failure is made good and nothing can be changed",
+		e.add(AtRisk, MetadataSilent, Object{Kind: KindMeta}, SilentReason,
 			"bring a majority of the meta members back", append([]string{"no answer " + seen}, nonEmpty(e.f.SilentWhy)...)...)
 	case e.stale:
 		e.add(Degraded, Stale, Object{Kind: KindCluster}, "what is known is of "+e.f.Read.UTC().Format(time.RFC3339), "ask again; if that does not help, look at the meta members")
@@ -114,6 +114,9 @@ func (e *evaluation) volumes() {
 			fmt.Sprintf("%s %s, first %s: %s", count(len(names), "volume"), g.what, first.Name, first.Reason), first.NextStep, evidence...)
 	}
 }
+
+// SilentReason is the reason of MetadataSilent.
+const SilentReason = "no metadata leader answers: volumes go on, but no failure is made good and nothing can be changed"
 
 // evidenceMax bounds the lines of a finding's evidence.
 const evidenceMax = 10

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/status"
 )
 
 // The JSON of `storaged ctl`, as far as it is used here. Unknown fields of newer versions are left out.
@@ -32,6 +33,11 @@ type (
 		Nodes                []ctlNode  `json:"nodes"`
 		Disks                []ctlDisk  `json:"disks"`
 		Tasks                []ctlTask  `json:"tasks"`
+		VolumesAtRisk        uint32     `json:"volumesAtRisk"`
+		Findings             []struct {
+			status.Finding
+			State string `json:"state"`
+		} `json:"findings"`
 	}
 	ctlMeta struct {
 		Name    string `json:"name"`
@@ -120,8 +126,9 @@ type (
 )
 
 var ctlHealth = map[string]storagedv1.Health{
-	"Healthy": storagedv1.Health_HEALTH_OK, "Degraded": storagedv1.Health_HEALTH_DEGRADED, "AtRisk": storagedv1.Health_HEALTH_AT_RISK,
+	"OK": storagedv1.Health_HEALTH_OK, "Degraded": storagedv1.Health_HEALTH_DEGRADED, "AtRisk": storagedv1.Health_HEALTH_AT_RISK,
 	"Unavailable": storagedv1.Health_HEALTH_UNAVAILABLE,
+	"Healthy":     storagedv1.Health_HEALTH_OK, // of versions before one vocabulary
 }
 
 var ctlMode = map[string]storagedv1.AccessMode{
@@ -166,6 +173,13 @@ func DecodeStatus(data []byte) (*storagedv1.ClusterStatus, error) {
 	for _, t := range v.Tasks {
 		s.Tasks = append(s.Tasks, &storagedv1.Task{Kind: t.Kind, Object: t.Object, State: t.State, BytesDone: t.BytesDone, BytesTotal: t.BytesTotal, Message: t.Message})
 	}
+	s.VolumesAtRisk = v.VolumesAtRisk
+	findings := status.Verdict{}
+	for _, f := range v.Findings {
+		f.Finding.State, _ = status.Of(ctlHealth[f.State])
+		findings.Findings = append(findings.Findings, f.Finding)
+	}
+	s.Findings = findings.Wire()
 	return s, nil
 }
 

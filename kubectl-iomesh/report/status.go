@@ -10,6 +10,7 @@ import (
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/api/v1alpha1"
+	"github.com/iomesh/iomesh/internal/status"
 	"github.com/iomesh/iomesh/kubectl-iomesh/link"
 	"github.com/iomesh/iomesh/kubectl-iomesh/output"
 )
@@ -61,7 +62,9 @@ type Status struct {
 	Resync     Resync      `json:"resync"`
 	Tasks      []Task      `json:"tasks"`
 	Problems   []Problem   `json:"problems"`
-	Unread     []Unread    `json:"unread"`
+	// Findings are what health follows from (package internal/status), gravest first.
+	Findings []status.Finding `json:"findings"`
+	Unread   []Unread         `json:"unread"`
 	// Source of nodes, space, volumes and resync: "storage" (asked now) or "object" (the operator's last view, at AsOf).
 	Source string     `json:"source"`
 	AsOf   *time.Time `json:"asOf,omitempty"`
@@ -145,15 +148,8 @@ type Task struct {
 
 // HealthWord is a health in the words of the object's status.
 func HealthWord(h storagedv1.Health) string {
-	switch h {
-	case storagedv1.Health_HEALTH_OK:
-		return string(v1alpha1.HealthOK)
-	case storagedv1.Health_HEALTH_DEGRADED:
-		return string(v1alpha1.HealthDegraded)
-	case storagedv1.Health_HEALTH_AT_RISK:
-		return string(v1alpha1.HealthAtRisk)
-	case storagedv1.Health_HEALTH_UNAVAILABLE:
-		return string(v1alpha1.HealthUnavailable)
+	if s, known := status.Of(h); known {
+		return s.Word()
 	}
 	return string(v1alpha1.HealthUnknown)
 }
@@ -174,6 +170,7 @@ func BuildStatus(f Facts) *Status {
 		s.fromObject(f)
 	}
 	s.nodeFacts(f)
+	s.judge(f)
 	s.problems(f)
 	return s
 }
@@ -234,7 +231,7 @@ func (s *Status) disks(f Facts) {
 // fromStorage takes what the block service said now.
 func (s *Status) fromStorage(f Facts) {
 	d := f.Data
-	s.Source, s.Health, s.Reason, s.NextStep = "storage", HealthWord(d.Health), d.Reason, d.NextStep
+	s.Source = "storage"
 	if d.AsOf != nil {
 		t := d.AsOf.AsTime()
 		s.AsOf = &t
@@ -263,7 +260,7 @@ func (s *Status) fromStorage(f Facts) {
 		case n.State != "Online":
 			s.add("critical", "node "+n.Name, "its storage service is "+strings.ToLower(or(n.State, "unknown"))+tail(n.Message), "bring the node back; after it returns only missed writes are copied")
 		case n.Mode == "maintenance":
-			s.add("warning", "node "+n.Name, "is in maintenance", "end it with: kubectl iomesh node maintenance "+n.Name+" --off")
+			s.add("info", "node "+n.Name, "is in maintenance", "end it with: kubectl iomesh node maintenance "+n.Name+" --off")
 		}
 	}
 	for _, disk := range d.Disks {
@@ -296,7 +293,7 @@ func tail(message string) string {
 // fromObject takes the operator's last view.
 func (s *Status) fromObject(f Facts) {
 	st := &f.Cluster.Status
-	s.Source, s.Health, s.Reason, s.NextStep = "object", or(string(st.Health), string(v1alpha1.HealthUnknown)), st.HealthReason, st.NextStep
+	s.Source = "object"
 	if st.MetaAsOf != nil {
 		t := st.MetaAsOf.Time
 		s.AsOf = &t

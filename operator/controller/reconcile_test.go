@@ -151,7 +151,7 @@ func TestAnUpdateWaitsWhileNobodyKnowsTheRedundancy(t *testing.T) {
 	if w.missingMost > 0 {
 		t.Error("a serving chunk was stopped on a guess")
 	}
-	if s := w.get("iomesh").Status; s.Phase != v1alpha1.PhaseError || s.Health != v1alpha1.HealthUnknown {
+	if s := w.get("iomesh").Status; s.Phase != v1alpha1.PhaseError || s.Health != v1alpha1.HealthAtRisk {
 		t.Errorf("phase %s, health %s", s.Phase, s.Health)
 	}
 }

@@ -150,15 +150,19 @@ func pods(f *Facts) (map[string]int32, v1alpha1.RunningImages) {
 // fromStorage copies what the metadata members say.
 func fromStorage(f *Facts, st *v1alpha1.IOMeshClusterStatus) {
 	s := f.Storage
+	v := judge(f)
 	if s == nil {
 		st.Health, st.HealthReason = v1alpha1.HealthUnknown, "the metadata members do not answer"
+		if f.everReady() {
+			st.Health, st.HealthReason, st.NextStep = v1alpha1.HealthState(v.State.Word()), v.Reason(), v.NextStep()
+		}
 		st.MetaAsOf = f.Cluster.Status.MetaAsOf
 		st.Summary = f.Cluster.Status.Summary // the last known, dated by metaAsOf
 		st.Summary.MetaSummary.Status = string(v1alpha1.HealthUnknown)
 		st.Volumes = f.Cluster.Status.Volumes
 		return
 	}
-	st.Health, st.HealthReason, st.NextStep = Health(s.GetHealth()), s.GetReason(), s.GetNextStep()
+	st.Health, st.HealthReason, st.NextStep = v1alpha1.HealthState(v.State.Word()), v.Reason(), v.NextStep()
 	asOf := metav1.NewTime(f.Now.Truncate(60e9))
 	st.MetaAsOf = &asOf
 	st.Resync = v1alpha1.ResyncStatus{BytesLeft: int64(s.GetResyncBytesLeft()), BytesPerSecond: int64(s.GetResyncBytesPerSecond())}

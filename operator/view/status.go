@@ -10,6 +10,7 @@ import (
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/api/v1alpha1"
+	"github.com/iomesh/iomesh/internal/status"
 	"github.com/iomesh/iomesh/operator/placement"
 )
 
@@ -219,8 +220,8 @@ func degradations(f *Facts, st *v1alpha1.IOMeshClusterStatus) []Problem {
 		}
 		return append(out, f.Blocked...)
 	}
-	if st.Health != v1alpha1.HealthOK && f.Storage.GetVolumes() > 0 {
-		add("DataNotHealthy", "data is %s: %s", st.Health, orUnknown(st.HealthReason))
+	if h := Health(f.Storage.GetHealth()); h != v1alpha1.HealthOK && f.Storage.GetVolumes() > 0 {
+		add("DataNotHealthy", "data is %s: %s", h, orUnknown(f.Storage.GetReason()))
 	}
 	for _, m := range f.Storage.GetMeta() {
 		if !m.GetHealthy() {
@@ -283,15 +284,8 @@ func devicesMapped(f *Facts, st *v1alpha1.IOMeshClusterStatus) (bool, Problem) {
 
 // Health translates the data path's word.
 func Health(h storagedv1.Health) v1alpha1.HealthState {
-	switch h {
-	case storagedv1.Health_HEALTH_OK:
-		return v1alpha1.HealthOK
-	case storagedv1.Health_HEALTH_DEGRADED:
-		return v1alpha1.HealthDegraded
-	case storagedv1.Health_HEALTH_AT_RISK:
-		return v1alpha1.HealthAtRisk
-	case storagedv1.Health_HEALTH_UNAVAILABLE:
-		return v1alpha1.HealthUnavailable
+	if s, known := status.Of(h); known {
+		return v1alpha1.HealthState(s.Word())
 	}
 	return v1alpha1.HealthUnknown
 }

@@ -244,7 +244,7 @@ func TestTheOriginalsSummary(t *testing.T) {
 	if later.Summary.ClusterSummary != s.ClusterSummary || later.MetaAsOf == nil || !later.MetaAsOf.Equal(st.MetaAsOf) {
 		t.Errorf("the last known summary was lost: %+v as of %v", later.Summary.ClusterSummary, later.MetaAsOf)
 	}
-	if later.Health != v1alpha1.HealthUnknown || later.Summary.MetaSummary.Status != "Unknown" {
+	if later.Health != v1alpha1.HealthAtRisk || later.Summary.MetaSummary.Status != "Unknown" {
 		t.Errorf("health %s, meta %s with nobody answering", later.Health, later.Summary.MetaSummary.Status)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/status"
 )
 
 type metaView struct {
@@ -46,6 +47,23 @@ type statusView struct {
 	Nodes              []nodeView `json:"nodes"`
 	Disks              []diskView `json:"disks"`
 	Tasks              []taskView `json:"tasks"`
+
+	VolumesAtRisk uint32        `json:"volumesAtRisk"`
+	Findings      []findingView `json:"findings"`
+}
+
+// findingView is a finding of package internal/status.
+type findingView struct {
+	status.Finding
+	State string `json:"state"`
+}
+
+func viewFindings(list []status.Finding) []findingView {
+	out := []findingView{}
+	for _, f := range list {
+		out = append(out, findingView{f, f.State.Word()})
+	}
+	return out
 }
 
 func viewStatus(s *storagedv1.ClusterStatus) statusView {
@@ -54,7 +72,8 @@ func viewStatus(s *storagedv1.ClusterStatus) statusView {
 		TotalBytes: s.GetTotalBytes(), UsedBytes: s.GetUsedBytes(), ProvisionedBytes: s.GetProvisionedBytes(), Volumes: s.GetVolumes(), VolumesDegraded: s.GetVolumesDegraded(),
 		VolumesUnavailable: s.GetVolumesUnavailable(), ResyncBytesLeft: s.GetResyncBytesLeft(), ResyncBytesPerSec: s.GetResyncBytesPerSecond(),
 		Incarnation: s.GetIncarnation(), FeatureLevel: s.GetFeatureLevel(), AsOf: timeOf(s.GetAsOf()), Tasks: viewTasks(s.GetTasks()),
-		Meta: []metaView{}, Nodes: []nodeView{}, Disks: []diskView{},
+		Meta: []metaView{}, Nodes: []nodeView{}, Disks: []diskView{}, VolumesAtRisk: s.GetVolumesAtRisk(),
+		Findings: viewFindings(status.FromStatus(s, "", s.GetAsOf().AsTime(), s.GetAsOf().AsTime()).Given),
 	}
 	for _, m := range s.GetMeta() {
 		v.Meta = append(v.Meta, metaView{Name: m.GetName(), Address: m.GetAddress(), Healthy: m.GetHealthy(), Leader: m.GetLeader(), PID: m.GetPid(), DBBytes: m.GetDbBytes(), Version: m.GetVersion(), Message: m.GetMessage()})

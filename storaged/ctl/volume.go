@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	health "github.com/iomesh/iomesh/internal/status"
 )
 
 type volumeView struct {
@@ -75,17 +76,11 @@ type memberView struct {
 }
 
 func healthText(h storagedv1.Health) string {
-	switch h {
-	case storagedv1.Health_HEALTH_OK:
-		return "Healthy"
-	case storagedv1.Health_HEALTH_DEGRADED:
-		return "Degraded"
-	case storagedv1.Health_HEALTH_AT_RISK:
-		return "AtRisk"
-	case storagedv1.Health_HEALTH_UNAVAILABLE:
-		return "Unavailable"
+	s, known := health.Of(h)
+	if !known {
+		return "Unknown"
 	}
-	return "Unknown"
+	return s.Word()
 }
 
 var modes = map[string]storagedv1.AccessMode{
