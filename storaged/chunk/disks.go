@@ -24,10 +24,12 @@ type disk struct {
 	entry diskdir.Entry
 	dev   vdisk.Disk
 	store *store.Store
-	// failed is set once the store has fenced the disk or let it stall (I7); guarded by disks.mu.
+	// failed is set once the store has fenced the disk (I7); guarded by disks.mu.
 	failed error
-	// stalled is set while a request does not come back: reads would only queue behind it.
-	stalled atomic.Bool
+	// stalled says what does not come back, while it does not: reads would only queue behind it. Nothing is lost by a stall: the owner
+	// leaves the replicas out after timeouts.ReplicaDrop, and takes them back as it does after an outage.
+	stalled atomic.Pointer[string]
+	stalls  atomic.Uint64
 	// reads feeds the disk's readers; closed, under readMu, when the disk is gone.
 	readMu  sync.RWMutex
 	reads   chan *storeOp
@@ -138,10 +140,15 @@ func (d *disks) fail(x *disk, reason error) {
 	d.mu.Unlock()
 	if first {
 		d.log.Error("disk failed", "disk", x.id.String(), "device", x.entry.Device, "err", reason)
-		select {
-		case d.kick <- struct{}{}:
-		default:
-		}
+		d.wake()
+	}
+}
+
+// wake has the directory and the statuses looked at soon.
+func (d *disks) wake() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
 	}
 }
 
@@ -254,8 +261,17 @@ func (d *disks) openStore(ctx context.Context, e diskdir.Entry) (*disk, error) {
 		Cluster: d.cluster, CheckSums: true, Log: d.log.With("disk", sb.DiskID.String()),
 		OnFenced: func(err error) { d.fail(x, err) },
 		OnStall: func(s store.Stall) {
-			x.stalled.Store(true)
-			d.fail(x, fmt.Errorf("a %s has not come back from the disk since %s", s.Op, s.Since.Format(time.RFC3339)))
+			what := fmt.Sprintf("a %s has not come back from the disk since %s; it is used again as soon as it answers", s.Op, s.Since.UTC().Format(time.RFC3339))
+			if x.stalled.Swap(&what) == nil {
+				x.stalls.Add(1)
+				d.log.Warn("disk stalls", "disk", x.id.String(), "device", e.Device, "op", s.Op, "since", s.Since)
+			}
+			d.wake()
+		},
+		OnStallEnd: func() {
+			x.stalled.Store(nil)
+			d.log.Info("disk answers again", "disk", x.id.String(), "device", e.Device)
+			d.wake()
 		},
 		OnCorrupt: func(c store.Corruption) {
 			d.log.Error("corruption found", "disk", sb.DiskID.String(), "what", c.What, "extents", len(c.Extents))
@@ -304,6 +320,8 @@ func (d *disks) status(x *disk) diskdir.Status {
 		UsedBytes: s.UsedBytes, SizeBytes: s.CapacityBytes, Replicas: s.Replicas}
 	if err := d.failure(x); err != nil {
 		st.State, st.Message = diskdir.StateFailed, err.Error()
+	} else if what := x.stalled.Load(); what != nil {
+		st.State, st.Message = diskdir.StateFailed, *what
 	}
 	return st
 }

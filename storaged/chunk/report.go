@@ -22,6 +22,8 @@ func (s *Server) diskReport(d *disk) *storagedv1.DiskReport {
 		LastSeen: timestamppb.Now()}
 	if err := s.disks.failure(d); err != nil {
 		r.State, r.Message = "Failed", err.Error()
+	} else if what := d.stalled.Load(); what != nil {
+		r.State, r.Message = "Stalled", *what
 	}
 	return &storagedv1.DiskReport{Disk: r, MountCounter: sb.MountCount}
 }

@@ -81,7 +81,7 @@ func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf)
 		}
 		o.copy()
 	case replication.StoreRead:
-		if o.d.stalled.Load() || !o.d.read(o) {
+		if o.d.stalled.Load() != nil || !o.d.read(o) {
 			o.finish(replication.StatusReadFailed, nil)
 		}
 	default:

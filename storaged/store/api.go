@@ -77,6 +77,9 @@ type Options struct {
 	StallAfter time.Duration
 	// OnStall is called once per stall, from a goroutine of the store, while the request is still with the disk. It must not block.
 	OnStall func(Stall)
+	// OnStallEnd is called, from the same goroutine, when the last of the requests that OnStall told of has come back: the disk answers
+	// again. It must not block.
+	OnStallEnd func()
 	// OnFenced is called once, from a goroutine of the store, when a failed write or flush has fenced the disk. It must not block.
 	OnFenced func(error)
 	// OnCorrupt is called when a background task meets structures or extents that do not verify. It must not block.

@@ -141,7 +141,7 @@ func newStore(disk vdisk.Disk, sb superblock, o Options) *Store {
 	s.qcond.L = &s.qmu
 	s.dataJobs.cond.L = &s.dataJobs.mu
 	s.scratch.New = func() any { return new(readScratch) }
-	s.io.init(o.StallAfter, o.OnStall)
+	s.io.init(o.StallAfter, o.OnStall, o.OnStallEnd)
 	return s
 }
 

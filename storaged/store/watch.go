@@ -11,6 +11,7 @@ import (
 type ioWatch struct {
 	after   time.Duration
 	onStall func(Stall)
+	onEnd   func()
 	base    time.Time
 	slots   [64]watchSlot
 	next    atomic.Uint32
@@ -34,8 +35,8 @@ const (
 
 func (o ioOp) String() string { return [...]string{"read", "write", "flush", "journal"}[o] }
 
-func (w *ioWatch) init(after time.Duration, onStall func(Stall)) {
-	w.after, w.onStall, w.base = after, onStall, time.Now()
+func (w *ioWatch) init(after time.Duration, onStall func(Stall), onEnd func()) {
+	w.after, w.onStall, w.onEnd, w.base = after, onStall, onEnd, time.Now()
 	if after < 0 {
 		w.onStall = nil
 	}
@@ -72,22 +73,48 @@ func (w *ioWatch) start(wg *sync.WaitGroup, stop <-chan struct{}) {
 	wg.Go(func() {
 		tick := time.NewTicker(max(w.after/4, time.Millisecond))
 		defer tick.Stop()
-		told := [len(w.slots)]int64{}
+		x := stalls{w: w}
 		for {
 			select {
 			case <-stop:
 				return
 			case <-tick.C:
 			}
-			now := int64(time.Since(w.base))
-			for k := range w.slots {
-				since := w.slots[k].since.Load()
-				if since == 0 || now-since < int64(w.after) || told[k] == since {
-					continue
-				}
-				told[k] = since
-				w.onStall(Stall{Op: ioOp(w.slots[k].op.Load()).String(), Since: w.base.Add(time.Duration(since - 1))})
-			}
+			x.look(int64(time.Since(w.base)))
 		}
 	})
+}
+
+// stalls is what the watching goroutine knows.
+type stalls struct {
+	w *ioWatch
+	// told is the begin of each request that was told of, 0 for none; open counts them.
+	told [64]int64
+	open int
+	// last is the time of the last look; awake the end of the last pause of this process.
+	last, awake int64
+}
+
+// look tells of requests that are overdue at a time, and of the end of the last one that was.
+func (x *stalls) look(now int64) {
+	// A process that was frozen finds answers it has not had the time to take: the disk did not stall.
+	if x.last != 0 && now-x.last > int64(x.w.after)/4+int64(x.w.after)/2 {
+		x.awake = now
+	}
+	x.last = now
+	for k := range x.w.slots {
+		since := x.w.slots[k].since.Load()
+		if x.told[k] != 0 && x.told[k] != since {
+			x.told[k] = 0
+			if x.open--; x.open == 0 && x.w.onEnd != nil {
+				x.w.onEnd()
+			}
+		}
+		if since == 0 || now-max(since, x.awake) < int64(x.w.after) || x.told[k] == since {
+			continue
+		}
+		x.told[k] = since
+		x.open++
+		x.w.onStall(Stall{Op: ioOp(x.w.slots[k].op.Load()).String(), Since: x.w.base.Add(time.Duration(since - 1))})
+	}
 }
