@@ -42,6 +42,8 @@ const (
 	BugOverlap
 	// BugNoConfirm: with several initiators reads are not confirmed.
 	BugNoConfirm
+	// BugDeltaAsFull: delta members count as full ones.
+	BugDeltaAsFull
 )
 
 // Has reports whether a fault of x is planted.

@@ -10,7 +10,7 @@ type slot struct {
 	disk  block.DiskID
 	peer  *peer
 	kind  MemberKind
-	since block.Generation
+	since block.Stamp // of a delta
 
 	// failed is why the replica must leave: the status with which it refused; StatusOK with leaving set means silence.
 	failed  Status
@@ -72,6 +72,8 @@ type extent struct {
 	putSent   bool // copies of a roll-forward are under way or done: the descriptions are outdated
 	steps     bool // joinStep is running
 	needs     bool // reported as needing a last copy
+	needsFrom Time // since when
+	revived   int  // counts the attempts at a revival, so that each absent has its turn
 	full      bool // reported as full
 }
 
@@ -124,7 +126,7 @@ func (e *extent) slotOf(d block.DiskID) int {
 	return -1
 }
 
-func (e *extent) addSlot(p *peer, disk block.DiskID, kind MemberKind, since block.Generation) int {
+func (e *extent) addSlot(p *peer, disk block.DiskID, kind MemberKind, since block.Stamp) int {
 	for i := range e.slots {
 		if e.slots[i].peer == nil {
 			e.slots[i] = slot{peer: p, disk: disk, kind: kind, since: since}

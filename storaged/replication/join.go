@@ -28,6 +28,7 @@ const (
 type join struct {
 	slot, source int
 	add          bool
+	revive       mask // of a revival: the members that stay, else 0
 	phase        joinPhase
 	direct       bool // new writes go to it
 	binding      bool // and have to be there
@@ -65,8 +66,21 @@ func (o *Owner) nextJoins() {
 		a := o.adds[k]
 		e := o.extents[a.extent]
 		p := o.peer(a.member.Chunk)
-		if e.slotOf(a.member.Disk) >= 0 {
+		if i := e.slotOf(a.member.Disk); i >= 0 && a.member.Kind == Full && e.deltas().has(i) {
+			// What the delta holds need not be copied again, but it cannot be both while the rest is.
+			if o.mayJoin(e) {
+				e.slots[i].drained = true
+				o.propose(e, e.members&^bit(i), e.watermark, false)
+			}
+			k++
+			continue
+		} else if i >= 0 {
 			o.adds = append(o.adds[:k], o.adds[k+1:]...)
+			continue
+		}
+		if a.member.Kind == Delta && !o.deltaWanted(e) {
+			o.adds = append(o.adds[:k], o.adds[k+1:]...)
+			o.report(Report{Kind: ReportRefused, Extent: e.index, Disk: a.member.Disk, Status: StatusInvalid})
 			continue
 		}
 		if p.up && !p.taken && !p.asked {
@@ -79,7 +93,10 @@ func (o *Owner) nextJoins() {
 					base = ab.Watermark
 				}
 			}
-			o.startJoin(e, p, a.member.Disk, base, true)
+			if a.member.Kind == Delta {
+				base = e.deltaBase()
+			}
+			o.startJoin(e, p, a.member, base, true)
 			o.adds = append(o.adds[:k], o.adds[k+1:]...)
 			continue
 		}
@@ -99,17 +116,17 @@ func (o *Owner) nextJoins() {
 		for k := len(e.rec.Absent) - 1; k >= 0; k-- {
 			a := e.rec.Absent[k]
 			if p := o.peer(a.Chunk); p.taken && !o.onChunk(e, p) {
-				o.startJoin(e, p, a.Disk, a.Watermark, false)
+				o.startJoin(e, p, Member{Disk: a.Disk}, a.Watermark, false)
 				break
 			}
 		}
 	}
 }
 
-// onChunk reports whether a member lives on the chunk: two replicas of an extent on one chunk would not survive it together.
+// onChunk reports whether a full member lives on the chunk: two replicas of an extent on one chunk would not survive it together.
 func (o *Owner) onChunk(e *extent, p *peer) bool {
 	for i := range e.slots {
-		if e.members.has(i) && e.slots[i].peer == p {
+		if e.members.has(i) && e.slots[i].peer == p && e.slots[i].kind == Full {
 			return true
 		}
 	}
@@ -120,15 +137,22 @@ func (o *Owner) mayJoin(e *extent) bool {
 	return e.phase == PhaseServing && e.join == nil && e.change == nil && (e.leaving == 0 || e.needs) && o.now >= e.joinRetry && o.release == nil
 }
 
-func (o *Owner) startJoin(e *extent, p *peer, disk block.DiskID, base block.Stamp, add bool) {
+func (o *Owner) startJoin(e *extent, p *peer, m Member, base block.Stamp, add bool) {
 	src := o.pick(e, 0)
 	if src < 0 {
 		return
 	}
-	i := e.addSlot(p, disk, Full, 0)
-	if i < 0 {
-		return
+	since := block.Stamp(0)
+	if m.Kind == Delta {
+		since = base
 	}
+	if i := e.addSlot(p, m.Disk, o.kind(m.Kind), since); i >= 0 {
+		o.beginJoin(e, i, src, base, add)
+	}
+}
+
+// beginJoin makes the replica of a slot equal to that of another above base.
+func (o *Owner) beginJoin(e *extent, i, src int, base block.Stamp, add bool) {
 	o.joins++
 	o.activate(e)
 	j := &join{slot: i, source: src, add: add, base: base, since: o.now}
@@ -289,6 +313,11 @@ func (o *Owner) compare(e *extent, j *join) {
 		end := min(send, dend)
 		// What the joiner got directly is newer than what the source may have had when it made its list.
 		newer := d.Stamp >= j.start && d.Stamp > s.Stamp
+		if j.revive != 0 && s.Stamp == 0 && d.Stamp != 0 {
+			// Something that came to nothing, over a content that only a full member has.
+			o.joinFailed(e, StatusStale)
+			return
+		}
 		if (s.Stamp != d.Stamp || s.State != d.State) && !newer {
 			if n := len(j.todo); n > 0 && j.todo[n-1].End() == at {
 				j.todo[n-1].Count += uint32(end - at)
@@ -329,7 +358,7 @@ func runAt(l *[]Run, at, limit block.No) (Run, block.No) {
 
 // copyNext begins the copy of the next piece, if the budget allows.
 func (o *Owner) copyNext(e *extent, j *join) bool {
-	if j.open >= CopiesMax || o.budget <= 0 {
+	if j.open >= CopiesMax || o.budget <= 0 && j.revive == 0 {
 		return false
 	}
 	rng := j.todo[0]
@@ -377,9 +406,12 @@ func (o *Owner) onJoinReply(r *request, m *Message) {
 	}
 	switch step {
 	case stepStart:
-		if m.Stamp < j.base {
+		if m.Stamp < j.base && e.slots[j.slot].since == 0 {
 			// It does not have what it had when it left (I6): compare everything.
-			j.base = 0
+			if j.base = 0; j.revive != 0 {
+				o.joinFailed(e, StatusStale)
+				return
+			}
 		}
 		j.phase, j.direct = joinDraining, true
 		j.drainTo = block.NewStamp(o.opt.Epoch, e.counter+1)
@@ -409,7 +441,7 @@ func (o *Owner) onJoinReply(r *request, m *Message) {
 			o.joinGet(e, j, rng, tried)
 			return
 		}
-		if m.More == nil {
+		if m.More == nil || bad && j.revive != 0 {
 			o.joinFailed(e, StatusInvalid)
 			return
 		}
@@ -424,7 +456,11 @@ func (o *Owner) onJoinReply(r *request, m *Message) {
 	case stepSeal:
 		if e.change == nil {
 			j.phase = joinProposed
-			o.propose(e, e.members|bit(j.slot), e.watermark, true)
+			set := e.members
+			if j.revive != 0 {
+				set = j.revive
+			}
+			o.propose(e, set|bit(j.slot), e.watermark, true)
 			return
 		}
 		// Another change came in between; after it the seal is asked for again.

@@ -83,7 +83,7 @@ func NewOwner(opt OwnerOptions) *Owner {
 func (o *Owner) addExtent(rec Record) *extent {
 	e := &extent{index: block.ExtentIndex(len(o.extents)), rec: rec, since: o.now}
 	for _, m := range rec.Members {
-		if i := e.addSlot(o.peer(m.Chunk), m.Disk, m.Kind, m.Since); i >= 0 {
+		if i := e.addSlot(o.peer(m.Chunk), m.Disk, o.kind(m.Kind), m.Since); i >= 0 {
 			e.members |= bit(i)
 		}
 	}
@@ -277,7 +277,7 @@ func (o *Owner) ask(p *peer) {
 	for _, e := range o.extents {
 		for i := range e.slots {
 			s := &e.slots[i]
-			if s.peer == p && (e.phase != PhaseServing && !s.answered || e.members.has(i) && s.verify) {
+			if s.peer == p && e.members.has(i) && (e.phase != PhaseServing && !s.answered || s.verify) {
 				t = append(t, ReplicaID{e.index, s.disk})
 				if len(t) == TargetsMax {
 					flush()

@@ -56,8 +56,11 @@ func (o *Owner) piece(r *request, rng block.Range, bad mask) {
 func (o *Owner) sendPiece(q *request) {
 	e := q.ext
 	i := o.pick(e, q.tried)
+	if i < 0 && q.tried.covers(e.members&^e.deltas()) {
+		i = o.pickDelta(e, q.tried)
+	}
 	if i < 0 {
-		if q.tried&e.members != e.members {
+		if !q.tried.covers(e.members) {
 			q.slot = -1
 			return // somebody cannot be reached now; until then nobody knows that the blocks are lost
 		}
@@ -78,6 +81,8 @@ func (o *Owner) sendPiece(q *request) {
 func (o *Owner) onPieceReply(q *request, m *Message) {
 	r, e, i := q.whole, q.ext, int(q.slot)
 	switch {
+	case m.Status == StatusOK && !e.slots[i].holds(m):
+		o.splitPiece(q, i)
 	case m.Status == StatusOK:
 		r.top = max(r.top, m.Stamp)
 		o.out = append(o.out, Effect{Kind: EffPiece, Tag: r.tag, Range: q.rng, Data: m.Data, Sums: m.Sums})
@@ -90,17 +95,8 @@ func (o *Owner) onPieceReply(q *request, m *Message) {
 		}
 		o.pool.put(q)
 		o.pieceDone(r)
-	case m.Status == StatusBadBlocks && q.rng.Count > 1:
-		// Not all of it has to be bad here: block by block.
-		rng, bad := q.rng, q.tried
-		for b := range rng.Count {
-			o.piece(r, block.Range{Start: rng.Start + block.No(b), Count: 1}, bad)
-		}
-		o.pool.put(q)
-		o.pieceDone(r)
 	case m.Status == StatusBadBlocks:
-		q.tried |= bit(i)
-		o.sendPiece(q)
+		o.splitPiece(q, i)
 	default:
 		q.slot = -1
 		if m.Status == StatusNoReplica || m.Status == StatusDiskFailed || m.Status == StatusStale {
@@ -108,6 +104,21 @@ func (o *Owner) onPieceReply(q *request, m *Message) {
 		}
 		// Tick sends it again.
 	}
+}
+
+// splitPiece goes on with a piece that a slot does not have, or not all of: block by block, then elsewhere.
+func (o *Owner) splitPiece(q *request, i int) {
+	r, rng, tried := q.whole, q.rng, q.tried
+	if rng.Count == 1 {
+		q.tried |= bit(i)
+		o.sendPiece(q)
+		return
+	}
+	for b := range rng.Count {
+		o.piece(r, block.Range{Start: rng.Start + block.No(b), Count: 1}, tried)
+	}
+	o.pool.put(q)
+	o.pieceDone(r)
 }
 
 func (o *Owner) pieceDone(r *request) {

@@ -8,8 +8,8 @@ type MemberKind uint8
 const (
 	// Full members hold every block of the extent.
 	Full MemberKind = 0
-	// Delta members hold every block written since they were added (I10). They are not counted for minReplicas and never
-	// become the last member.
+	// Delta members hold every write above Member.Since and nothing else (I10). They are not counted for minReplicas, are not
+	// read from like a full one, and never become the last member. See delta.go.
 	Delta MemberKind = 1
 )
 
@@ -18,8 +18,8 @@ type Member struct {
 	Disk  block.DiskID
 	Chunk block.ChunkID
 	Kind  MemberKind
-	// Since is the generation in which it was added.
-	Since block.Generation
+	// Since is the stamp above which a delta holds everything; 0 for full members.
+	Since block.Stamp
 }
 
 // Absent is a replica that left the set and may come back.

@@ -73,7 +73,7 @@ func (o *Owner) plantReplaceLast(e *extent) bool {
 	}
 	for _, a := range e.rec.Absent {
 		if p := o.peer(a.Chunk); p.taken {
-			if i := e.addSlot(p, a.Disk, Full, e.rec.Generation+1); i >= 0 {
+			if i := e.addSlot(p, a.Disk, Full, 0); i >= 0 {
 				o.propose(e, bit(i), e.watermark, false)
 				return true
 			}
@@ -95,7 +95,7 @@ func (o *Owner) reportNeeds(e *extent, which mask) {
 	if e.needs {
 		return
 	}
-	e.needs = true
+	e.needs, e.needsFrom = true, o.now
 	for i := range e.slots {
 		if which.has(i) {
 			o.report(Report{Kind: ReportNeeds, Extent: e.index, Disk: e.slots[i].disk, Status: e.slots[i].failed})
@@ -106,14 +106,14 @@ func (o *Owner) reportNeeds(e *extent, which mask) {
 // propose asks the shell to record a new set. Until the outcome is known writes need both sets.
 // Those that leave are kept as absent: up to wm they have everything.
 func (o *Owner) propose(e *extent, set mask, wm block.Stamp, joining bool) {
+	if e.fullCount(set) >= o.opt.ReplicaFactor {
+		set &^= e.deltas() // nobody needs them any more
+	}
 	c := &SetChange{Volume: o.opt.Volume, Extent: e.index, Epoch: o.opt.Epoch, Expect: e.rec.Revision, Generation: e.rec.Generation + 1}
 	for i := range e.slots {
 		s := &e.slots[i]
 		if !set.has(i) {
 			continue
-		}
-		if !e.members.has(i) {
-			s.since = c.Generation
 		}
 		c.Members = append(c.Members, Member{Disk: s.disk, Chunk: s.peer.chunk, Kind: s.kind, Since: s.since})
 	}
@@ -124,7 +124,7 @@ func (o *Owner) propose(e *extent, set mask, wm block.Stamp, joining bool) {
 	}
 	for i := range e.slots {
 		s := &e.slots[i]
-		if !e.members.has(i) || set.has(i) || s.drained {
+		if !e.members.has(i) || set.has(i) || s.drained || s.kind == Delta {
 			continue
 		}
 		a := Absent{Disk: s.disk, Chunk: s.peer.chunk, Watermark: wm}
@@ -188,6 +188,7 @@ func (o *Owner) changed(e *extent, revision int64) {
 		e.freeSlot(i)
 	}
 	o.report(Report{Kind: ReportSet, Extent: e.index, Record: e.rec})
+	o.unwritable(e)
 	if e.phase != PhaseServing {
 		o.serve(e)
 	}
@@ -203,12 +204,13 @@ type addition struct {
 	member Member
 }
 
-// AddMember builds a replica on a disk and makes it a member. Repeating it while it is under way does nothing.
+// AddMember builds a replica on a disk and makes it a member: a full one, or a delta (I10), which is refused when no replica is absent that it
+// could help to come back. A full one on the disk of a delta takes its place. Repeating it while it is under way does nothing.
 func (o *Owner) AddMember(now Time, x block.ExtentIndex, m Member, out []Effect) []Effect {
 	if !o.enter(now, out) {
 		return out
 	}
-	if int(x) >= len(o.extents) || m.Kind != Full {
+	if int(x) >= len(o.extents) || m.Kind != Full && (m.Kind != Delta || !o.deltaWanted(o.extents[x])) {
 		o.report(Report{Kind: ReportRefused, Extent: x, Disk: m.Disk, Status: StatusInvalid})
 		return o.leave()
 	}
@@ -217,7 +219,7 @@ func (o *Owner) AddMember(now Time, x block.ExtentIndex, m Member, out []Effect)
 			return o.leave()
 		}
 	}
-	if o.extents[x].slotOf(m.Disk) < 0 {
+	if e := o.extents[x]; e.slotOf(m.Disk) < 0 || m.Kind == Full && e.deltas().has(e.slotOf(m.Disk)) {
 		o.adds = append(o.adds, addition{x, m})
 		if p := o.peer(m.Chunk); p.up && !p.taken {
 			o.ask(p)

@@ -41,7 +41,7 @@ func (o *Owner) onDescribed(p *peer, m *Message) {
 		switch {
 		case m.Status != StatusOK:
 			o.fail(e, i, m.Status)
-		case st.Highest < e.watermark:
+		case s.reaches(st) < e.watermark:
 			o.fail(e, i, StatusStale) // I6
 		default:
 			o.sendReads(e)
@@ -110,14 +110,17 @@ func (o *Owner) collect(e *extent) {
 		}
 	}
 	for i := range e.slots {
-		if good.has(i) && e.slots[i].state.Highest < mark && !o.bugs.has(BugRollStale) {
+		if good.has(i) && e.slots[i].reaches(e.slots[i].state) < mark && !o.bugs.has(BugRollStale) {
 			e.slots[i].stale = true
 			e.slots[i].failed = StatusStale
 			good &^= bit(i)
 		}
 	}
 	if e.fullCount(good) == 0 {
-		o.reportNeeds(e, e.members)
+		if o.revive(e, good, mark) {
+			return
+		}
+		o.reportNeeds(e, e.members&^good)
 		if o.now.Sub(e.retryAt) >= LastRetry {
 			e.retryAt = o.now
 			o.collectAgain(e)
@@ -125,6 +128,7 @@ func (o *Owner) collect(e *extent) {
 		return
 	}
 	e.needs = false
+	o.endRevival(e)
 	if e.phase == PhaseCollecting {
 		e.phase = PhaseRolling
 		o.report(Report{Kind: ReportPhase, Extent: e.index, Phase: e.phase})

@@ -79,6 +79,10 @@ func (o *Owner) tickExtent(e *extent) {
 	if e.leaving != 0 && e.change == nil {
 		o.retryLast(e)
 	}
+	if o.hopeless(e) {
+		o.stop(ResultLost)
+		return
+	}
 	o.sendReads(e)
 	o.releaseReads(e)
 	if e.waiting.n > 0 {

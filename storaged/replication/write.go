@@ -246,12 +246,9 @@ func (o *Owner) onWriteReply(p *peer, m *Message) {
 		return
 	default:
 		r.sent &^= bit(i)
-		final := m.Status == StatusDiskFailed && r.list == &e.inflight
 		o.fail(e, i, m.Status)
-		if final && !o.lost && e.needs && r.acked&e.required() == 0 && e.leaving.covers(e.required()) && e.fullCount(e.required()) == 1 {
-			// The last copy is on a disk that takes nothing any more. What it has can still be read, and copied elsewhere, but
-			// not while a write waits for it.
-			o.finish(r, ResultUnavailable, false)
+		if m.Status == StatusDiskFailed && !o.lost {
+			o.unwritable(e)
 		}
 		return
 	}
@@ -265,6 +262,29 @@ func (o *Owner) onWriteReply(p *peer, m *Message) {
 	o.settle(r)
 	if e.join != nil {
 		o.joinStep(e)
+	}
+}
+
+// unwritable ends the writes in flight when the last full copy is on a disk that takes nothing any more. What it has can still be read, and
+// copied elsewhere, but not while a write waits for it. Deltas leave first: they have what it never will.
+func (o *Owner) unwritable(e *extent) {
+	if e.phase != PhaseServing || e.change != nil || !e.needs || e.fullCount(e.members) != 1 || o.lost {
+		return
+	}
+	last := bits.TrailingZeros8(uint8(e.members &^ e.deltas()))
+	if !e.leaving.has(last) || e.slots[last].failed != StatusDiskFailed {
+		return
+	}
+	if e.deltas() != 0 {
+		o.propose(e, bit(last), e.watermark, false)
+		return
+	}
+	for r := e.inflight.head; r != nil; {
+		next := r.next
+		if r.acked&e.required() == 0 && !r.sent.has(last) {
+			o.finish(r, ResultUnavailable, false)
+		}
+		r = next
 	}
 }
 

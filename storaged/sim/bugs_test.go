@@ -24,6 +24,7 @@ var planted = []struct {
 	{"roll forward from a stale replica", replication.BugRollStale, 500, nil},
 	{"take late writes of an old connection", replication.BugLateWrite, 500, nil},
 	{"remove the last member", replication.BugRemoveLast, 500, nil},
+	{"a delta counts as full", replication.BugDeltaAsFull, 1000, nil},
 	{"copies overwrite newer blocks", replication.BugCopyOverwrites, 300, nil},
 	{"snapshot without barrier", replication.BugSnapshotWithoutBarrier, 50, nil},
 	{"release without drain", replication.BugReleaseWithoutDrain, 50, nil},

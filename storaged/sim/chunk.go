@@ -337,6 +337,9 @@ func (c *chunk) store(e *replication.Effect) {
 // checkLost makes sure that a block called lost is: no member the owner knows has it.
 func (w *World) checkLost(rec replication.Record, r *replication.Report) {
 	for _, m := range rec.Members {
+		if m.Kind != replication.Full {
+			continue
+		}
 		x := w.chunks[m.Chunk-1].disk(m.Disk).seen[r.Extent]
 		if x == nil || r.Range.Count != 1 || x.newest(r.Range.Start) > x.state.Watermark {
 			// It was bad when it was read; a write under way heals it.

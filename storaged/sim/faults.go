@@ -49,6 +49,9 @@ const (
 	// FaultStrand leaves the owner alone with those who only read: the writers go elsewhere first, and what they had begun there ends. Nothing
 	// but the end of the promises keeps the readers from what has become old.
 	FaultStrand
+	// FaultRelay takes two members away one after the other, so far apart that a delta takes over what the first one misses, and brings the
+	// first back while the second is still away: the two together are then all there is.
+	FaultRelay
 	faultKinds
 )
 
@@ -267,6 +270,8 @@ func (w *World) fault(k FaultKind, c *chunk) {
 		if to := w.meta.choose(); to != nil && to != w.meta.owner {
 			w.meta.assign(to)
 		}
+	case FaultRelay:
+		w.relay(w.between(500*ms, 3*sec), d)
 	case FaultStrand:
 		w.activeTill = max(w.activeTill, w.now+d+7*sec)
 		w.strand(w.meta.owner, d+3*sec)
@@ -292,6 +297,32 @@ func (w *World) fault(k FaultKind, c *chunk) {
 			}
 		})
 	}
+}
+
+// relay is FaultRelay: the second goes after pause, and stays away for away longer than the first.
+func (w *World) relay(pause, away int64) {
+	rec := w.meta.extents[w.rng.IntN(len(w.meta.extents))]
+	if len(rec.Members) < 2 {
+		return
+	}
+	who := w.rng.Perm(len(rec.Members))
+	first, second := w.chunks[rec.Members[who[0]].Chunk-1], w.chunks[rec.Members[who[1]].Chunk-1]
+	if !first.alive || !second.alive {
+		return
+	}
+	w.activeTill = max(w.activeTill, w.now+pause+away+6*sec)
+	w.tracef("relay: chunk %d goes, then chunk %d", first.id, second.id)
+	first.die(w.chance(50))
+	w.after(pause, func() {
+		if second.alive && !w.healed {
+			second.die(w.chance(50))
+			back := w.between(0, 1*sec)
+			w.after(back, func() { w.revive(first) })
+			w.after(back+away+2*sec, func() { w.revive(second) })
+			return
+		}
+		w.revive(first)
+	})
 }
 
 // strand is FaultStrand.
@@ -354,7 +385,7 @@ func (w *World) revive(c *chunk) {
 func (w *World) redundant(d *disk) bool {
 	for _, r := range w.meta.extents {
 		for _, m := range r.Members {
-			if m.Disk == d.id && len(r.Members) < 2 {
+			if m.Disk == d.id && m.Kind == replication.Full && fullMembers(r.Members) < 2 {
 				return false
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/replication"
 )
 
 // finish heals everything, waits until the volume is well, reads all of it, and judges.
@@ -144,6 +145,10 @@ func (w *World) compareMembers() {
 		var at block.ChunkID
 		for _, m := range rec.Members {
 			d := w.chunks[m.Chunk-1].disk(m.Disk)
+			if m.Kind != replication.Full {
+				w.fail("extent %d: a delta is left on chunk %d", x, m.Chunk)
+				return
+			}
 			for _, r := range []*replica{d.seen[block.ExtentIndex(x)], d.durable[block.ExtentIndex(x)]} {
 				if r == nil {
 					w.fail("extent %d: member on chunk %d has no replica", x, m.Chunk)
@@ -195,11 +200,16 @@ func Random(seed uint64) Config {
 			*d = w.between(8*ms, 40*ms)
 		}
 	}
+	c.Deltas = w.chance(80)
 	// Few kinds at a time make combinations of the same kind likely.
 	n := 1 + w.rng.IntN(4)
 	switch {
 	case w.chance(25):
 		n = int(faultKinds)
+	case w.chance(10):
+		// Members that leave one after the other, with somewhere to put a delta.
+		c.Kinds, n = []FaultKind{FaultRelay, FaultRelay}, w.rng.IntN(2)
+		c.Chunks, c.Deltas = max(c.Chunks, c.Replicas+1), true
 	case w.chance(45):
 		// What makes two owners believe in themselves.
 		c.Kinds = []FaultKind{FaultIsolate, FaultFreeze, FaultUsurp, FaultStrand, FaultSuspect}

@@ -18,6 +18,7 @@ type meta struct {
 	snapSeq  block.SnapSeq
 	views    []block.SnapSeq
 	adding   map[block.ExtentIndex]int64
+	delta    map[block.ExtentIndex]int64
 	since    []int64 // when the extent was seen degraded, 0 if it is not
 }
 
@@ -109,6 +110,11 @@ func (m *meta) commit(s *replication.SetChange) bool {
 		w.fail("extent %d: the set was made empty (I15)", s.Extent)
 		return false
 	}
+	if fullMembers(s.Members) == 0 && !w.cfg.Bugs.Has(replication.BugDeltaAsFull) {
+		w.fail("extent %d: the set has no full member any more (I15)", s.Extent)
+		return false
+	}
+	w.noteDeltas(rec, s)
 	w.Stats.SetChanges++
 	*rec = replication.Record{Generation: s.Generation, Members: s.Members, Absent: s.Absent, Revision: m.next()}
 	w.tracef("meta: extent %d generation %d members %s absent %v", s.Extent, s.Generation, names(s.Members), s.Absent)
@@ -121,6 +127,9 @@ func names(ms []replication.Member) string {
 		b = append(b, '0'+byte(m.Chunk))
 		if m.Disk[1] > 0 {
 			b = append(b, '.', '0'+m.Disk[1])
+		}
+		if m.Kind == replication.Delta {
+			b = append(b, 'd')
 		}
 		b = append(b, ' ')
 	}
@@ -206,7 +215,7 @@ func (m *meta) chooseOther(not *chunk) *chunk {
 		}
 		other = append(other, c)
 		for _, mb := range m.extents[0].Members {
-			if mb.Chunk == c.id {
+			if mb.Chunk == c.id && mb.Kind == replication.Full {
 				best = append(best, c)
 			}
 		}
@@ -223,7 +232,7 @@ func (m *meta) chooseOther(not *chunk) *chunk {
 func (m *meta) rebuild() {
 	w := m.w
 	if m.adding == nil {
-		m.adding = map[block.ExtentIndex]int64{}
+		m.adding, m.delta = map[block.ExtentIndex]int64{}, map[block.ExtentIndex]int64{}
 	}
 	o := m.owner
 	if !o.alive || o.owner == nil || o.frozenTill > w.now {
@@ -232,26 +241,76 @@ func (m *meta) rebuild() {
 	for i := range m.extents {
 		x := block.ExtentIndex(i)
 		rec := &m.extents[i]
-		if len(rec.Members) >= w.cfg.Replicas {
+		if fullMembers(rec.Members) >= w.cfg.Replicas {
 			m.since[i] = 0
 			continue
 		}
 		if m.since[i] == 0 {
 			m.since[i] = w.now
 		}
+		m.stopgap(x)
 		if w.now-m.since[i] < 4*sec || w.now-m.adding[x] < 3*sec {
 			continue
 		}
 		for _, k := range w.rng.Perm(len(w.chunks)) {
 			c := w.chunks[k]
 			d := c.disks[len(c.disks)-1]
-			if !c.alive || d.failed || d.full || slices.ContainsFunc(rec.Members, func(mb replication.Member) bool { return mb.Chunk == c.id }) {
+			if !c.alive || d.failed || d.full || slices.ContainsFunc(rec.Members, func(mb replication.Member) bool {
+				return mb.Chunk == c.id && (mb.Kind == replication.Full || mb.Disk != d.id)
+			}) {
 				continue
 			}
 			m.adding[x] = w.now
 			w.tracef("meta: add a replica of extent %d on %d", x, c.id)
 			o.do(o.owner.AddMember(o.clock(), x, replication.Member{Disk: d.id, Chunk: c.id}, o.effects()))
 			break
+		}
+	}
+}
+
+// stopgap adds a delta member where a replica is away (I10).
+func (m *meta) stopgap(x block.ExtentIndex) {
+	w := m.w
+	rec := &m.extents[x]
+	if !w.cfg.Deltas || w.now-m.since[x] < 200*ms || len(rec.Absent) == 0 || len(rec.Members) > fullMembers(rec.Members) || w.now-m.delta[x] < 1*sec {
+		return
+	}
+	for _, k := range w.rng.Perm(len(w.chunks)) {
+		c := w.chunks[k]
+		d := c.disks[len(c.disks)-1]
+		if !c.alive || d.failed || d.full || slices.ContainsFunc(rec.Members, func(mb replication.Member) bool { return mb.Chunk == c.id }) ||
+			slices.ContainsFunc(rec.Absent, func(a replication.Absent) bool { return a.Chunk == c.id }) {
+			continue
+		}
+		m.delta[x] = w.now
+		w.tracef("meta: add a delta of extent %d on %d", x, c.id)
+		m.owner.do(m.owner.owner.AddMember(m.owner.clock(), x, replication.Member{Disk: d.id, Chunk: c.id, Kind: replication.Delta}, m.owner.effects()))
+		return
+	}
+}
+
+func fullMembers(ms []replication.Member) int {
+	n := 0
+	for _, m := range ms {
+		if m.Kind == replication.Full {
+			n++
+		}
+	}
+	return n
+}
+
+// noteDeltas counts what becomes of delta members.
+func (w *World) noteDeltas(old *replication.Record, s *replication.SetChange) {
+	if len(s.Members)-fullMembers(s.Members) > len(old.Members)-fullMembers(old.Members) {
+		w.Stats.Deltas++
+	}
+	for _, m := range s.Members {
+		back := slices.ContainsFunc(old.Absent, func(a replication.Absent) bool { return a.Disk == m.Disk })
+		stays := slices.ContainsFunc(old.Members, func(o replication.Member) bool {
+			return o.Kind == replication.Full && slices.ContainsFunc(s.Members, func(n replication.Member) bool { return n.Disk == o.Disk })
+		})
+		if back && !stays {
+			w.Stats.Revivals++
 		}
 	}
 }

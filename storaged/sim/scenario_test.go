@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,12 +15,13 @@ import (
 
 // scenario plays the stories in testdata: a small cluster without random load or faults. Commands, chunks being numbered from 1:
 //
-//	cluster chunks=3 members=1,2 owner=1 [replicas=2] [min=1] [clients=1]
+//	cluster chunks=3 members=1,2 owner=1 [replicas=2] [min=1] [clients=1] [deltas]
 //	write block [count]     one request; says how it ended
 //	read block [count]      what was read: w3 is what the third write wrote, - what nobody wrote
 //	start-write block       begins a write and does not wait
+//	give-up                 the client has gone: what it began is not repeated
 //	snapshot                takes one; read-view VIEW block reads from it
-//	kill N, power N, start N, freeze N 3s, isolate N, join N, cut FROM TO, rot N block, full N, space N
+//	kill N, power N, start N, freeze N 3s, isolate N, join N, cut FROM TO, heal FROM TO, rot N block, full N, space N
 //	save N, rollback N      remembers what a disk holds; puts it back
 //	move N                  planned move of the volume
 //	run 2s                  lets time pass
@@ -73,6 +75,7 @@ func (s *scenario) cluster(t *testing.T, d *datadriven.TestData) string {
 	d.MaybeScanArgs(t, "replicas", &c.Replicas)
 	d.MaybeScanArgs(t, "min", &c.MinReplicas)
 	d.MaybeScanArgs(t, "clients", &c.Clients)
+	c.Deltas = d.HasArg("deltas")
 	c.Chunks = chunks
 	s.w = newWorld(c)
 	s.values, s.writes, s.rolled = map[uint32]int{0: 0}, 0, nil
@@ -81,7 +84,7 @@ func (s *scenario) cluster(t *testing.T, d *datadriven.TestData) string {
 	for _, n := range members {
 		k := w.chunks[n-1]
 		k.disks[0].create(0, 1)
-		rec.Members = append(rec.Members, replication.Member{Disk: k.disks[0].id, Chunk: k.id, Since: 1})
+		rec.Members = append(rec.Members, replication.Member{Disk: k.disks[0].id, Chunk: k.id})
 	}
 	w.meta.extents, w.meta.since = append(w.meta.extents, rec), []int64{0}
 	w.rot = nil
@@ -164,6 +167,12 @@ func (s *scenario) command(t *testing.T, f []string) string {
 		w.join(chunk())
 	case "cut":
 		w.net.setCut(num(1)-1, num(2)-1, true)
+	case "give-up":
+		for _, o := range slices.Clone(w.clients[0].open) {
+			w.clients[0].close(o)
+		}
+	case "heal":
+		w.net.setCut(num(1)-1, num(2)-1, false)
 	case "rot":
 		for _, m := range []map[block.ExtentIndex]*replica{chunk().disks[0].seen, chunk().disks[0].durable} {
 			vs := m[0].blocks[num(2)]
@@ -256,6 +265,9 @@ func (s *scenario) status() string {
 		fmt.Fprintf(&b, "extent %d generation %d members", x, r.Generation)
 		for _, mb := range r.Members {
 			fmt.Fprintf(&b, " %d", mb.Chunk)
+			if mb.Kind == replication.Delta {
+				fmt.Fprintf(&b, " (delta since %s)", mb.Since)
+			}
 		}
 		for _, a := range r.Absent {
 			fmt.Fprintf(&b, " absent %d at %s", a.Chunk, a.Watermark)

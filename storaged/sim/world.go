@@ -33,6 +33,8 @@ type Config struct {
 	// Confirm tells owners of all clients, so that they have reads confirmed. Without it the promises alone have to do, as they must
 	// while no clock stands still.
 	Confirm bool
+	// Deltas: the leader adds a delta member where a replica is away.
+	Deltas bool
 	// Think is the longest pause of a client between requests, in ns.
 	Think int64
 	// Net and Disk are the usual longest delays of a message and of a flush, in ns.
@@ -66,7 +68,7 @@ func (v *Violation) Error() string {
 
 // Stats counts what happened in a run.
 type Stats struct {
-	Events, Writes, Reads, Errors, Snapshots, Moves, Owners, SetChanges, Joins, Copied, Repairs, MediumErrors, Faults int
+	Events, Writes, Reads, Errors, Snapshots, Moves, Owners, SetChanges, Joins, Copied, Repairs, MediumErrors, Deltas, Revivals, Faults int
 }
 
 type eventKind uint8
@@ -326,6 +328,8 @@ func (s *Stats) add(o Stats) {
 	s.Copied += o.Copied
 	s.Repairs += o.Repairs
 	s.MediumErrors += o.MediumErrors
+	s.Deltas += o.Deltas
+	s.Revivals += o.Revivals
 	s.Faults += o.Faults
 }
 
@@ -336,7 +340,7 @@ func (w *World) newExtent() {
 	for _, i := range w.rng.Perm(w.cfg.Chunks)[:w.cfg.Replicas] {
 		d := w.chunks[i].disks[0]
 		d.create(x, 1)
-		rec.Members = append(rec.Members, replication.Member{Disk: d.id, Chunk: w.chunks[i].id, Since: 1})
+		rec.Members = append(rec.Members, replication.Member{Disk: d.id, Chunk: w.chunks[i].id})
 	}
 	w.meta.extents = append(w.meta.extents, rec)
 	w.meta.since = append(w.meta.since, 0)
