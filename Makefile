@@ -66,6 +66,11 @@ e2e-conformance: deps ## upstream's storage suite (External.Storage) on a cluste
 bench: ## measure against tgtd and the floor, in one run
 	hack/bench.sh
 
+.PHONY: profile
+profile: ## CPU profiles of the chunks under each load of the benchmark, in build/profiles
+	@mkdir -p build/profiles
+	hack/bench.sh -profile build/profiles -pairs 1 -foreign 2
+
 .PHONY: demo
 demo: ## the whole story on a real cluster on this machine (root)
 	hack/demo.sh

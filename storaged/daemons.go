@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/iomesh/iomesh/internal/profiling"
 	"github.com/iomesh/iomesh/internal/version"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/chunk"
@@ -17,15 +18,18 @@ import (
 	"github.com/iomesh/iomesh/storaged/redirect"
 )
 
-// logFlag adds --log-level and returns what makes the logger of a daemon: JSON on standard error.
+// logFlag adds what all daemons have, --log-level and --pprof-socket, and returns what makes the logger of a daemon, JSON on standard
+// error, and serves its profiles.
 func logFlag(cmd *cobra.Command) func() (*slog.Logger, error) {
 	level := cmd.Flags().String("log-level", "info", "debug, info, warn or error")
+	socket := cmd.Flags().String("pprof-socket", "", "serve profiles (net/http/pprof) at this Unix socket")
 	return func() (*slog.Logger, error) {
 		var l slog.Level
 		if err := l.UnmarshalText([]byte(*level)); err != nil {
 			return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", *level)
 		}
-		return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+		log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+		return log, profiling.Serve(cmd.Context(), *socket, log)
 	}
 }
 

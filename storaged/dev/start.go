@@ -95,6 +95,10 @@ func Start(ctx context.Context, o Options) (Control, func(), error) {
 			stop()
 			return c, nil, err
 		}
+		// A daemon of its own serves its profiles beside its log. Names of Unix sockets are short (unix(7)).
+		if socket := filepath.Join(o.Dir, "logs", d.name+".pprof"); len(socket) < 100 {
+			d.args = append(d.args, "--pprof-socket", socket)
+		}
 		wg.Go(func() {
 			defer log.Close()
 			if o.Processes {

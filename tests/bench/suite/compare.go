@@ -100,6 +100,9 @@ type Runner struct {
 	// MaxForeign is the share of a core that others may use in a run that counts.
 	MaxForeign float64
 	Progress   io.Writer
+	// ProfileDir, if not empty, is where CPU profiles of our chunks go, one of each run.
+	ProfileDir string
+	runs       int
 }
 
 func (r *Runner) sample(ctx context.Context, subject string, w Workload) (Sample, error) {
@@ -115,7 +118,11 @@ func (r *Runner) sample(ctx context.Context, subject string, w Workload) (Sample
 	if err != nil {
 		return Sample{}, err
 	}
+	profiled := r.profile(ctx, s, w)
 	res, err := s.Run(ctx, w, r.Duration)
+	if perr := profiled(); err == nil {
+		err = perr
+	}
 	if err != nil {
 		return Sample{}, fmt.Errorf("%s on %s: %w", w.Name, subject, err)
 	}

@@ -41,6 +41,7 @@ func run(ctx context.Context, args []string) error {
 	foreign := f.Float64("foreign", 0.05, "share of a core that other programs may use in a run that counts")
 	only := f.String("only", "", "comparisons whose workload begins with this")
 	out := f.String("json", "", "write the report here as JSON")
+	profiles := f.String("profile", "", "a directory for CPU profiles of the chunks, one of each run; what they cost is in the figures")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -52,7 +53,7 @@ func run(ctx context.Context, args []string) error {
 		defer os.RemoveAll(t)
 		*dir = t
 	}
-	r := &suite.Runner{Subjects: map[string]suite.Subject{}, Pairs: *pairs, Duration: *d, MaxForeign: *foreign, Progress: os.Stderr}
+	r := &suite.Runner{Subjects: map[string]suite.Subject{}, Pairs: *pairs, Duration: *d, MaxForeign: *foreign, Progress: os.Stderr, ProfileDir: *profiles}
 	defer func() {
 		for _, s := range r.Subjects {
 			_ = s.Close()

@@ -1,0 +1,76 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// profiler is a subject whose processes serve their profiles at Unix sockets, by name.
+type profiler interface{ profileSockets() map[string]string }
+
+func (c *cluster) profileSockets() map[string]string {
+	m := map[string]string{}
+	for name := range c.pids {
+		if strings.HasPrefix(name, "chunk-") {
+			m[name] = filepath.Join(c.dir, "logs", name+".pprof")
+		}
+	}
+	return m
+}
+
+// profile takes CPU profiles of the subject's processes while a run lasts. The function it returns waits for them.
+func (r *Runner) profile(ctx context.Context, s Subject, w Workload) func() error {
+	p, ok := s.(profiler)
+	if !ok || r.ProfileDir == "" {
+		return func() error { return nil }
+	}
+	r.runs++
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for name, socket := range p.profileSockets() {
+		file := filepath.Join(r.ProfileDir, fmt.Sprintf("%s-%s-%d.pprof", strings.NewReplacer(" ", "", "/", "-", ",", "-").Replace(w.Name), name, r.runs))
+		wg.Go(func() {
+			err := fetch(ctx, socket, fmt.Sprintf("http://daemon/debug/pprof/profile?seconds=%d", max(1, int(r.Duration.Seconds()))), file)
+			mu.Lock()
+			errs = append(errs, err)
+			mu.Unlock()
+		})
+	}
+	return func() error {
+		wg.Wait()
+		return errors.Join(errs...)
+	}
+}
+
+func fetch(ctx context.Context, socket, url, file string) error {
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("profile of %s: %s", socket, resp.Status)
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	_, err = io.Copy(f, resp.Body)
+	return errors.Join(err, f.Close())
+}
