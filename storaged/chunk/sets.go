@@ -101,7 +101,7 @@ func (v *volume) superseded() {
 func extentRecord(id block.VolumeID, c *replication.SetChange) metadb.Extent {
 	e := metadb.Extent{ID: block.ExtentID{Volume: id, Index: c.Extent}, Generation: c.Generation, Revision: c.Expect}
 	for _, m := range c.Members {
-		e.Members = append(e.Members, metadb.Member{Disk: m.Disk, Chunk: m.Chunk, Kind: metadb.MemberKind(m.Kind), Since: block.Stamp(m.Since)})
+		e.Members = append(e.Members, metadb.Member{Disk: m.Disk, Chunk: m.Chunk, Kind: metadb.MemberKind(m.Kind), Since: m.Since})
 	}
 	for _, a := range c.Absent {
 		e.Absent = append(e.Absent, metadb.Absent{Disk: a.Disk, Chunk: a.Chunk, Watermark: a.Watermark})
@@ -112,7 +112,7 @@ func extentRecord(id block.VolumeID, c *replication.SetChange) metadb.Extent {
 func coreRecord(e *metadb.Extent) replication.Record {
 	r := replication.Record{Generation: e.Generation, Revision: e.Revision}
 	for _, m := range e.Members {
-		r.Members = append(r.Members, replication.Member{Disk: m.Disk, Chunk: m.Chunk, Kind: replication.MemberKind(m.Kind), Since: block.Generation(m.Since)})
+		r.Members = append(r.Members, replication.Member{Disk: m.Disk, Chunk: m.Chunk, Kind: replication.MemberKind(m.Kind), Since: m.Since})
 	}
 	for _, a := range e.Absent {
 		r.Absent = append(r.Absent, replication.Absent{Disk: a.Disk, Chunk: a.Chunk, Watermark: a.Watermark})
