@@ -22,8 +22,8 @@ const (
 	// EffCommitSnapshot: all writes before the barrier Tag are acknowledged, later ones are held: commit the snapshot with
 	// volume snapshot sequence SnapSeq, guarded by the owner record; answer by Owner.BarrierResult when the outcome is certain.
 	EffCommitSnapshot
-	// EffSetOwner: the volume is drained for a planned move: write the owner record (To, Epoch) guarded by the present one. The owner has stopped and
-	// needs no answer: if the record cannot be written, the leader assigns a new owner.
+	// EffSetOwner: write the owner record (To, Epoch) guarded by the present one. The volume is drained for a planned move, or To is the own chunk and
+	// what the owner has run into takes a new epoch. The owner has stopped and needs no answer; repeat it until it is written or the guard fails.
 	EffSetOwner
 	// EffReport: Report tells of a change of state, for status and metrics.
 	EffReport

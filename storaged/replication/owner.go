@@ -152,7 +152,7 @@ func (o *Owner) leave() []Effect {
 		o.drained()
 	}
 	if o.worn && !o.lost {
-		o.stop(ResultLost)
+		o.renew()
 	}
 	out := o.out
 	o.out = nil
@@ -416,6 +416,15 @@ func (o *Owner) stop(why Result) {
 		}
 	}
 	o.out = append(o.out, Effect{Kind: EffLost, Result: why, Epoch: o.opt.Epoch})
+}
+
+// renew ends this owner and asks for a new epoch for the same chunk.
+func (o *Owner) renew() {
+	o.stop(ResultLost)
+	n := len(o.out) - 1
+	lost := o.out[n]
+	o.out[n] = Effect{Kind: EffSetOwner, To: o.opt.Self, Epoch: o.opt.Epoch + 1}
+	o.out = append(o.out, lost)
 }
 
 func (o *Owner) complete(tag uint64, res Result) *Effect {

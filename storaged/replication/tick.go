@@ -80,7 +80,7 @@ func (o *Owner) tickExtent(e *extent) {
 		o.retryLast(e)
 	}
 	if o.hopeless(e) {
-		o.stop(ResultLost)
+		o.renew()
 		return
 	}
 	o.sendReads(e)
