@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/iomesh/iomesh/csi/controller"
+	"github.com/iomesh/iomesh/csi/crash"
 	"github.com/iomesh/iomesh/csi/health"
 	"github.com/iomesh/iomesh/csi/identity"
 	"github.com/iomesh/iomesh/csi/meta"
@@ -118,7 +120,12 @@ func controllerCommand() *cobra.Command {
 				return err
 			}
 			defer client.Close()
-			service := &controller.Service{Store: client, Pool: client.Cluster, ClusterID: client.ClusterID, Log: log}
+			socketDir := filepath.Dir(strings.TrimPrefix(c.endpoint, "unix://")) // of the pod: outlives the container
+			step, err := crash.At(os.Getenv(crash.Env), controller.Steps(), socketDir, os.Exit, log)
+			if err != nil {
+				return err
+			}
+			service := &controller.Service{Store: client, Pool: client.Cluster, ClusterID: client.ClusterID, Log: log, Step: step}
 			return c.serve(cmd.Context(), log, func(s rpc.Server) { csipb.RegisterControllerServer(s, service) })
 		},
 	}

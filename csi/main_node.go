@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
+	"github.com/iomesh/iomesh/csi/crash"
 	"github.com/iomesh/iomesh/csi/node"
 	"github.com/iomesh/iomesh/csi/node/iscsi"
 	"github.com/iomesh/iomesh/csi/node/mode"
@@ -24,9 +23,6 @@ import (
 	"github.com/iomesh/iomesh/csi/registration"
 	"github.com/iomesh/iomesh/csi/rpc"
 )
-
-// crashEnv names a step (node.Steps) at which the node plugin ends itself, once: a test of what a kill at that step leaves behind.
-const crashEnv = "IOMESH_CSI_CRASH_AT"
 
 // sweepTimeout bounds the search for leftovers at the start.
 const sweepTimeout = 30 * time.Second
@@ -103,7 +99,7 @@ func (n *nodeFlags) run(ctx context.Context) error {
 			return err
 		}
 	}
-	step, err := crashStep(n.stateDir, log)
+	step, err := crash.At(os.Getenv(crash.Env), node.Steps(), n.stateDir, os.Exit, log)
 	if err != nil {
 		return err
 	}
@@ -122,29 +118,4 @@ func (n *nodeFlags) run(ctx context.Context) error {
 	return n.serve(ctx, log, func(s rpc.Server) { csipb.RegisterNodeServer(s, service) }, func(ctx context.Context) error {
 		return reg.Serve(ctx, registration.Socket(n.kubeletDir, n.driver))
 	})
-}
-
-// crashStep reads crashEnv.
-func crashStep(stateDir string, log *slog.Logger) (func(string) error, error) {
-	at := os.Getenv(crashEnv)
-	if at == "" {
-		return nil, nil
-	}
-	if !slices.Contains(node.Steps(), at) {
-		return nil, fmt.Errorf("%s=%s: want one of %s", crashEnv, at, strings.Join(node.Steps(), ", "))
-	}
-	done := filepath.Join(stateDir, "crashed-at-"+at)
-	return func(step string) error {
-		if step != at {
-			return nil
-		}
-		f, err := os.OpenFile(done, os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return nil // it was done
-		}
-		f.Close()
-		log.Warn("ending the process, as asked for", "step", step)
-		os.Exit(137)
-		return nil
-	}, nil
 }

@@ -42,6 +42,31 @@ type Service struct {
 	// ClusterID returns the id of the storage cluster.
 	ClusterID func(context.Context) (string, error)
 	Log       *slog.Logger
+	// Step, if set, is told when the block service has done what a call asked for, before the call is answered. An error ends the call
+	// there, as if the process had been killed. For tests.
+	Step func(step string) error
+}
+
+// Steps are the names given to Service.Step.
+func Steps() []string {
+	return []string{stepCreated, stepDeleted, stepPublished, stepUnpublished, stepExpanded, stepSnapshot, stepSnapshotDeleted}
+}
+
+const (
+	stepCreated         = "volume-created"
+	stepDeleted         = "volume-deleted"
+	stepPublished       = "volume-published"
+	stepUnpublished     = "volume-unpublished"
+	stepExpanded        = "volume-expanded"
+	stepSnapshot        = "snapshot-created"
+	stepSnapshotDeleted = "snapshot-deleted"
+)
+
+func (s *Service) step(name string) error {
+	if s.Step == nil {
+		return nil
+	}
+	return s.Step(name)
 }
 
 // ControllerGetCapabilities implements csi.ControllerServer.

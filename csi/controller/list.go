@@ -167,6 +167,9 @@ func (s *Service) CreateSnapshot(ctx context.Context, in *csipb.CreateSnapshotRe
 	if err != nil {
 		return nil, fmt.Errorf("snapshot volume %s: %w", in.GetSourceVolumeId(), err)
 	}
+	if err := s.step(stepSnapshot); err != nil {
+		return nil, err
+	}
 	return &csipb.CreateSnapshotResponse{Snapshot: snapshotOf(snap)}, nil
 }
 
@@ -202,6 +205,9 @@ func (s *Service) DeleteSnapshot(ctx context.Context, in *csipb.DeleteSnapshotRe
 	if issued(id) {
 		if _, err := s.Store.DeleteSnapshot(ctx, &storagedv1.DeleteSnapshotRequest{Id: id}); err != nil && !missing(err) {
 			return nil, fmt.Errorf("delete snapshot %s: %w", id, err)
+		}
+		if err := s.step(stepSnapshotDeleted); err != nil {
+			return nil, err
 		}
 	}
 	return &csipb.DeleteSnapshotResponse{}, nil

@@ -58,6 +58,9 @@ func (s *Service) ControllerPublishVolume(ctx context.Context, in *csipb.Control
 	if _, err := s.Store.PublishVolume(ctx, req); err != nil {
 		return nil, fmt.Errorf("publish volume %s to node %s: %w", v.GetId(), node, err)
 	}
+	if err := s.step(stepPublished); err != nil {
+		return nil, err
+	}
 	return &csipb.ControllerPublishVolumeResponse{PublishContext: map[string]string{
 		PublishIQN:      v.GetIqn(),
 		PublishLUN:      strconv.FormatUint(uint64(v.GetLun()), 10),
@@ -96,6 +99,9 @@ func (s *Service) ControllerUnpublishVolume(ctx context.Context, in *csipb.Contr
 		_, err = s.Store.UnpublishVolume(ctx, &storagedv1.UnpublishVolumeRequest{VolumeId: id, Initiator: initiator, Node: node})
 		if err != nil && !missing(err) {
 			return nil, fmt.Errorf("unpublish volume %s from node %s: %w", id, node, err)
+		}
+		if err := s.step(stepUnpublished); err != nil {
+			return nil, err
 		}
 	}
 	return done, nil

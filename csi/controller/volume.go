@@ -86,6 +86,9 @@ func (s *Service) CreateVolume(ctx context.Context, in *csipb.CreateVolumeReques
 	if err != nil {
 		return nil, fmt.Errorf("create volume %s: %w", in.GetName(), err)
 	}
+	if err := s.step(stepCreated); err != nil {
+		return nil, err
+	}
 	out := volumeOf(v)
 	out.AccessibleTopology = accessible
 	if p.Auth {
@@ -207,6 +210,9 @@ func (s *Service) DeleteVolume(ctx context.Context, in *csipb.DeleteVolumeReques
 	if _, err := s.Store.DeleteVolume(ctx, &storagedv1.DeleteVolumeRequest{Id: id}); err != nil && !missing(err) {
 		return nil, fmt.Errorf("delete volume %s: %w", id, err)
 	}
+	if err := s.step(stepDeleted); err != nil {
+		return nil, err
+	}
 	return &csipb.DeleteVolumeResponse{}, nil
 }
 
@@ -234,6 +240,9 @@ func (s *Service) ControllerExpandVolume(ctx context.Context, in *csipb.Controll
 	if want > have {
 		if v, err = s.Store.ExpandVolume(ctx, &storagedv1.ExpandVolumeRequest{Id: in.GetVolumeId(), SizeBytes: want}); err != nil {
 			return nil, fmt.Errorf("expand volume %s from %d to %d bytes: %w", in.GetVolumeId(), have, want, err)
+		}
+		if err := s.step(stepExpanded); err != nil {
+			return nil, err
 		}
 	}
 	// The node has to read the size again for block volumes too.

@@ -32,8 +32,8 @@ type deb struct {
 var neverLinked = []string{"python3", "libpython3", "libicu", "perl", "media-types"}
 
 // resolve asks apt for packages and everything they depend on, as on a
-// machine where nothing is installed.
-func resolve(ctx context.Context, packages []string) ([]deb, error) {
+// machine where nothing is installed, except families of packages.
+func resolve(ctx context.Context, packages, except []string) ([]deb, error) {
 	argv := append([]string{"apt-get", "--print-uris", "-y", "--no-install-recommends",
 		"-o", "Dir::State::status=/dev/null", "install"}, packages...)
 	out, err := command.Output(ctx, argv...)
@@ -45,7 +45,7 @@ func resolve(ctx context.Context, packages []string) ([]deb, error) {
 		return nil, fmt.Errorf("resolve Debian packages: %w", err)
 	}
 	return slices.DeleteFunc(debs, func(d deb) bool {
-		return slices.ContainsFunc(neverLinked, func(p string) bool { return strings.HasPrefix(d.pkg, p) })
+		return slices.ContainsFunc(except, func(p string) bool { return strings.HasPrefix(d.pkg, p) })
 	}), nil
 }
 
@@ -130,7 +130,19 @@ var keptTrees = []string{"usr/bin/", "usr/sbin/", "etc/mke2fs.conf", "etc/fuse.c
 // Debian adds the programs of packages and the libraries they link to.
 // Package files are kept in the directory cache.
 func (l *Layer) Debian(ctx context.Context, packages []string, cache string) error {
-	debs, err := resolve(ctx, packages)
+	kept := func(p string) bool {
+		return slices.ContainsFunc(keptTrees, func(t string) bool { return strings.HasPrefix(p, t) }) && !slices.Contains(leftOut, p)
+	}
+	if err := l.packages(ctx, packages, neverLinked, kept, cache); err != nil {
+		return err
+	}
+	return l.applets(ctx)
+}
+
+// packages adds the files of packages that kept takes, and the libraries they
+// link to.
+func (l *Layer) packages(ctx context.Context, packages, except []string, kept func(path string) bool, cache string) error {
+	debs, err := resolve(ctx, packages, except)
 	if err != nil {
 		return err
 	}
@@ -153,15 +165,11 @@ func (l *Layer) Debian(ctx context.Context, packages []string, cache string) err
 		}
 	}
 	for p, e := range programs.entries {
-		kept := slices.ContainsFunc(keptTrees, func(t string) bool { return strings.HasPrefix(p, t) })
-		if kept && !slices.Contains(leftOut, p) {
+		if kept(p) {
 			l.put(p, e)
 		}
 	}
-	if err := l.link(libraries); err != nil {
-		return err
-	}
-	return l.applets(ctx)
+	return l.link(libraries)
 }
 
 // applets adds busybox's programs under the names that nothing else has.

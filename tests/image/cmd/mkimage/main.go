@@ -70,6 +70,7 @@ func command() *cobra.Command {
 		return b.Sidecars(set.Bin, o.tag)
 	})
 	sub("busybox", image.BusyboxRef, func(ctx context.Context, b image.Builder) (image.Image, error) { return b.Busybox(ctx) })
+	sub("postgres", image.PostgresRef, func(ctx context.Context, b image.Builder) (image.Image, error) { return b.Postgres(ctx) })
 	sub("pause", image.PauseRef, func(ctx context.Context, b image.Builder) (image.Image, error) {
 		set, err := tools(ctx, false)
 		if err != nil {
