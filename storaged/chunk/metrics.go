@@ -2,47 +2,162 @@ package chunk
 
 import (
 	"context"
-	"errors"
 	"net"
-	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/iomesh/iomesh/internal/hist"
+	"github.com/iomesh/iomesh/internal/metrics"
+	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/replication"
+	"github.com/iomesh/iomesh/storaged/target"
 )
 
-// metrics of a chunk.
-type metrics struct {
+// chunkMetrics counts what a chunk does. Everything in the path of an I/O is an atomic addition; Prometheus is met when it asks.
+type chunkMetrics struct {
 	reg         *prometheus.Registry
-	diskRead    prometheus.Histogram
 	resyncBytes prometheus.Counter
 	repairs     prometheus.Counter
+
+	diskRead  hist.Histogram // one read of the store, checksums verified
+	diskWrite hist.Histogram // one write of the store, from its handing over until it is durable
+	roundTrip hist.Histogram // a lease request to a peer until its answer
+	takeover  hist.Histogram // a record of ownership until all extents serve
+
+	badBlocks atomic.Uint64 // blocks without a good copy
+	fenced    atomic.Uint64 // writes refused for their epoch (I3)
+	refused   [kindsMax]atomic.Uint64
+	asked     sync.Map // block.ChunkID to replication.Time: lease requests that were not answered yet
+
+	traffic traffic
 }
 
-func newMetrics() *metrics {
-	m := &metrics{reg: prometheus.NewRegistry(),
-		diskRead: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "iomesh_chunk_disk_read_seconds",
-			Help: "Time of one read of the store, checksum verification included.", Buckets: prometheus.ExponentialBuckets(20e-6, 2, 18)}),
+// kindsMax bounds the kinds of results counted.
+const kindsMax = 16
+
+func newMetrics() *chunkMetrics {
+	m := &chunkMetrics{reg: metrics.NewRegistry("chunk"),
 		resyncBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "iomesh_chunk_resync_bytes_total",
 			Help: "Bytes copied by finished resyncs of volumes owned here."}),
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{Name: "iomesh_chunk_repairs_total",
 			Help: "Ranges of bad blocks rewritten from a good copy."}),
 	}
-	m.reg.MustRegister(m.diskRead, m.resyncBytes, m.repairs,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.reg.MustRegister(m.resyncBytes, m.repairs)
 	return m
 }
 
 // serve answers scrapes until ctx ends.
-func (m *metrics) serve(ctx context.Context, ln net.Listener) error {
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{}))
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return err
+func (m *chunkMetrics) serve(ctx context.Context, ln net.Listener) error {
+	return metrics.Serve(ctx, ln, metrics.Handler(m.reg, nil))
+}
+
+// noteSend and noteReceive time the round trip to peers by the lease requests; the last one to each peer counts.
+func (m *chunkMetrics) noteSend(to block.ChunkID, k replication.Kind, now func() replication.Time) {
+	if k == replication.MsgLeaseRequest {
+		m.asked.Store(to, now())
 	}
-	return nil
+}
+
+func (m *chunkMetrics) noteReceive(from block.ChunkID, k replication.Kind, now func() replication.Time) {
+	if k != replication.MsgLeaseGrant {
+		return
+	}
+	if t, ok := m.asked.LoadAndDelete(from); ok {
+		m.roundTrip.Observe(time.Duration(now() - t.(replication.Time)))
+	}
+}
+
+// noteAnswer counts what a replica here refused.
+func (m *chunkMetrics) noteAnswer(msg *replication.Message) {
+	if msg.Kind == replication.MsgWriteReply && (msg.Status == replication.StatusHigherEpoch || msg.Status == replication.StatusNotEpoch) {
+		m.fenced.Add(1)
+	}
+}
+
+// watch registers what is read from the running server, under the chunk's number and its node's name.
+func (m *chunkMetrics) watch(s *Server) {
+	prometheus.WrapRegistererWith(prometheus.Labels{"chunk": strconv.Itoa(int(s.id)), "node": s.o.Node}, m.reg).MustRegister(newChunkCollector(s))
+}
+
+// resultNames are the labels of refused commands.
+var resultNames = map[target.Kind]string{
+	target.MediumError: "medium_error", target.SpaceExhausted: "space_exhausted", target.Unavailable: "unavailable", target.WriteProtected: "write_protected",
+	target.Miscompare: "miscompare", target.OutOfRange: "out_of_range", target.Aborted: "aborted", target.Lost: "lost", target.Internal: "internal",
+}
+
+// volumeMeter counts the commands of one owned volume.
+type volumeMeter struct {
+	read, write             hist.Histogram
+	readBytes, writtenBytes atomic.Uint64
+	inFlight                atomic.Int64
+}
+
+// meter times one command: it stands in for the target's Done. The hook is made once per request, so that nothing is allocated per command.
+type meter struct {
+	began time.Time
+	done  func(*target.Command, target.Result)
+	hook  func(*target.Command, target.Result)
+}
+
+// measure begins the time of the request's command. Call it once per Submit, before anything can complete the command.
+func (r *request) measure() {
+	if r.hook == nil {
+		r.hook = r.measured
+	}
+	r.began, r.done = time.Now(), r.c.Done
+	r.c.Done = r.hook
+	r.v.meter.inFlight.Add(1)
+}
+
+func (r *request) measured(c *target.Command, res target.Result) {
+	m := &r.v.meter
+	m.inFlight.Add(-1)
+	switch c.Op {
+	case target.OpRead:
+		m.read.Since(r.began)
+		m.readBytes.Add(c.Length)
+	case target.OpWrite, target.OpCompareAndWrite, target.OpOrWrite:
+		m.write.Since(r.began)
+		m.writtenBytes.Add(c.Length)
+	}
+	if res.Kind != target.OK && int(res.Kind) < kindsMax {
+		r.v.s.metrics.refused[res.Kind].Add(1)
+	}
+	c.Done = r.done
+	r.done(c, res)
+}
+
+// sample is a volume's counters at a moment.
+type sample struct {
+	reads, writes           uint64
+	readBytes, writtenBytes uint64
+	readTime, writeTime     time.Duration
+}
+
+func (m *volumeMeter) sample() sample {
+	r, w := m.read.Snapshot(), m.write.Snapshot()
+	return sample{r.Count(), w.Count(), m.readBytes.Load(), m.writtenBytes.Load(), r.Sum, w.Sum}
+}
+
+func (s sample) minus(o sample) sample {
+	return sample{s.reads - o.reads, s.writes - o.writes, s.readBytes - o.readBytes, s.writtenBytes - o.writtenBytes, s.readTime - o.readTime, s.writeTime - o.writeTime}
+}
+
+func (s *sample) add(o sample) {
+	s.reads += o.reads
+	s.writes += o.writes
+	s.readBytes += o.readBytes
+	s.writtenBytes += o.writtenBytes
+	s.readTime += o.readTime
+	s.writeTime += o.writeTime
+}
+
+// volumeKey tells ownerships of one volume apart: counters begin anew with each.
+type volumeKey struct {
+	id    block.VolumeID
+	epoch block.Epoch
 }

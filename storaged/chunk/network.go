@@ -70,6 +70,7 @@ func (s *Server) send(to block.ChunkID, m *replication.Message, buf *pagebuf.Buf
 		s.deliver(to, m, buf)
 		return
 	}
+	s.metrics.noteSend(to, m.Kind, s.now)
 	r := s.routes.get(to)
 	side := &r.out
 	if isAnswer(m.Kind) {
@@ -95,6 +96,9 @@ func (s *Server) send(to block.ChunkID, m *replication.Message, buf *pagebuf.Buf
 
 // deliver hands a message to the machine it is for. It takes over one reference of buf.
 func (s *Server) deliver(from block.ChunkID, m *replication.Message, buf *pagebuf.Buf) {
+	if from != s.id {
+		s.metrics.noteReceive(from, m.Kind, s.now)
+	}
 	switch {
 	case m.Kind == replication.MsgLeaseRequest || m.Kind == replication.MsgLeaseGrant || m.Kind == replication.MsgLeaseRelease:
 		s.leases.receive(from, m)

@@ -114,6 +114,7 @@ func (x *replicaShell) perform(out *effects, buf *pagebuf.Buf) {
 		e := &out.list[i]
 		switch e.Kind {
 		case replication.EffSend:
+			x.s.metrics.noteAnswer(&e.Msg)
 			x.s.send(e.To, &e.Msg, buf)
 		case replication.EffStore:
 			x.s.store(x, e, buf)

@@ -64,7 +64,7 @@ type Server struct {
 	pool     pagebuf.Pool
 	routes   routes
 	alive    liveness
-	metrics  *metrics
+	metrics  *chunkMetrics
 	net      *peer.Network
 	leases   *leases
 	replicas *replicas
@@ -128,6 +128,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	s.log = s.log.With("chunk", uint32(s.id), "node", o.Node)
+	s.metrics.watch(s)
 	defer s.db.Close()
 
 	s.leases = newLeases(s)
@@ -157,6 +158,7 @@ func Run(ctx context.Context, o Options) error {
 	s.wg.Go(func() { s.peers.run(ctx) })
 	s.wg.Go(func() { s.followChunks(ctx) })
 	s.wg.Go(func() { s.tick(ctx) })
+	s.wg.Go(func() { s.sampleLoop(ctx) })
 	fatal("replica traffic", func() error { return s.net.Serve(data) })
 	fatal("control", func() error { return gs.Serve(control) })
 	fatal("iSCSI", func() error {

@@ -29,6 +29,7 @@ type storeOp struct {
 	info   []store.BlockInfo
 	more   replication.More
 	done   replication.StoreDone
+	began  time.Time // of a write
 }
 
 var opPool = sync.Pool{New: func() any { return new(storeOp) }}
@@ -107,6 +108,7 @@ func (o *storeOp) write() {
 	if kind == store.Unmap {
 		o.w.Data, o.w.Sums = nil, nil
 	}
+	o.began = time.Now()
 	o.d.store.Submit(&o.w)
 }
 
@@ -161,6 +163,9 @@ func (completer) Complete(done []*store.Write) {
 	for _, w := range done {
 		// w is the first field of its storeOp, so their addresses are equal.
 		o := (*storeOp)(unsafe.Pointer(w))
+		if !o.began.IsZero() {
+			o.x.s.metrics.diskWrite.Since(o.began)
+		}
 		o.finish(statusOf(w.Err), nil)
 	}
 }
@@ -203,7 +208,7 @@ func (o *storeOp) read(pool *pagebuf.Pool) {
 		o.finish(status, nil)
 		return
 	}
-	o.x.s.metrics.diskRead.Observe(time.Since(start).Seconds())
+	o.x.s.metrics.diskRead.Since(start)
 	// The owner may keep the sums for a copy, so they are not reused.
 	sums := make([]uint32, n)
 	data, bad := false, false

@@ -21,6 +21,7 @@ type volume struct {
 	owner   metadb.Owner
 	log     *slog.Logger
 	size    atomic.Uint64 // bytes
+	meter   volumeMeter
 	thin    bool
 	factor  int // wanted full members per extent
 
@@ -199,6 +200,7 @@ func (v *volume) note(r *replication.Report) {
 		v.log.Warn("bad blocks repaired", "extent", uint32(r.Extent), "disk", r.Disk.String(), "first", uint32(r.Range.Start), "blocks", r.Range.Count)
 	case replication.ReportBad:
 		x.badBlocks += uint64(r.Range.Count)
+		v.s.metrics.badBlocks.Add(uint64(r.Range.Count))
 		v.log.Error("blocks without a good copy", "extent", uint32(r.Extent), "first", uint32(r.Range.Start), "blocks", r.Range.Count)
 	case replication.ReportDiskFailed:
 		v.log.Error("disk failed under a replica", "extent", uint32(r.Extent), "disk", r.Disk.String(), "status", uint8(r.Status))

@@ -48,6 +48,7 @@ type request struct {
 	buf     *pagebuf.Buf // of a read that is assembled of several pieces
 	rmw     *rmw
 	partBuf [2]part
+	meter
 }
 
 // part is one request to the machine: a command, or its share within one extent.
@@ -71,6 +72,7 @@ func (v *volume) Submit(c *target.Command) {
 		c.Private = r
 	}
 	r.v, r.c, r.left, r.result, r.rmw = v, c, 0, target.Result{}, nil
+	r.measure()
 	if end := c.Offset + c.Length; end > v.size.Load() || end < c.Offset {
 		c.Complete(target.Result{Kind: target.OutOfRange})
 		return

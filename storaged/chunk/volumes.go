@@ -161,6 +161,7 @@ func (t *volumes) take(o metadb.Owner) {
 		start := time.Now()
 		select {
 		case <-v.ready:
+			t.s.metrics.takeover.Since(start)
 			log.Info("volume serves", "after", time.Since(start).Round(time.Millisecond).String())
 		case <-time.After(readyPatience):
 			log.Warn("not all extents serve; logins go on")

@@ -451,7 +451,9 @@ func (s *Store) writeBatch() error {
 	if err != nil {
 		return s.fail(fmt.Errorf("journal: %w", err))
 	}
-	average(&s.n.journalNanos, time.Since(t))
+	took := time.Since(t)
+	average(&s.n.journalNanos, took)
+	s.flushes.Observe(took)
 	s.n.batches.Add(1)
 	s.n.journalBytes.Add(uint64(len(p)))
 	r.head = b.start + uint64(h.blocks())

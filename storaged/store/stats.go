@@ -3,8 +3,12 @@ package store
 import (
 	"time"
 
+	"github.com/iomesh/iomesh/internal/hist"
 	"github.com/iomesh/iomesh/storaged/block"
 )
+
+// Flushes is the time of each journal write since Open: until it was durable. For concurrent use; the store keeps it.
+func (s *Store) Flushes() *hist.Histogram { return &s.flushes }
 
 func (s *Store) stats() Stats {
 	units, slots := s.alloc.freeCounts()

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/iomesh/iomesh/internal/hist"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store/vdisk"
 )
@@ -68,6 +69,7 @@ type Store struct {
 	dataJobs  jobQueue
 	io        ioWatch
 	n         counters
+	flushes   hist.Histogram // journal writes
 
 	scratch sync.Pool // *readScratch
 }
