@@ -69,15 +69,6 @@ func (s *share) part() *part {
 	}}
 }
 
-// locked tells who waits for a range lock that it is held.
-func (v *volume) locked(e *replication.Effect) {
-	v.mu.Lock()
-	p := v.parts[e.Tag]
-	v.dropLocked(p)
-	v.mu.Unlock()
-	p.done(p, e, nil)
-}
-
 func (m *rmw) run() {
 	v, c := m.v, m.r.c
 	res := target.Result{}

@@ -3,6 +3,7 @@ package chunk
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -68,9 +69,13 @@ func (v *volume) step(f func(o *replication.Owner, now replication.Time, out []r
 	v.perform(out)
 }
 
-// settle notes, under the lock, what the effects change in the bookkeeping, and takes references to the buffers that
-// messages need. It must be called after every call of the machine.
+// settle does, under the lock and in order, what must not be overtaken by the effects of a later call of the machine, which another
+// goroutine may perform first: content is copied into the buffers of reads before these are given back, tags are let go before they are
+// used anew, and messages get their reference to the client's buffer while it is still the client's. It must be called after every
+// call of the machine.
 func (v *volume) settle(out *effects) {
+	out.with = slices.Grow(out.with[:0], len(out.list))[:len(out.list)]
+	clear(out.with)
 	for i := range out.list {
 		e := &out.list[i]
 		switch e.Kind {
@@ -78,22 +83,26 @@ func (v *volume) settle(out *effects) {
 			v.note(e.Report)
 		case replication.EffLost:
 			v.lost, v.reason = true, e.Result
+		case replication.EffSend:
+			// nil: memory of the collector.
+			if len(e.Msg.Data) > 0 {
+				if b := v.bufs[&e.Msg.Data[0]]; b != nil {
+					b.Retain()
+					out.with[i].buf = b
+				}
+			}
+		case replication.EffPiece:
+			v.pieceLocked(e)
+		case replication.EffComplete:
+			out.with[i].part = v.endLocked(e)
+		case replication.EffLocked:
+			p := v.parts[e.Tag]
+			v.dropLocked(p)
+			out.with[i].part = p
+		case replication.EffForget:
+			v.dropLocked(v.parts[e.Tag])
 		}
 	}
-}
-
-// bufOf returns what the data of a message lies in, with a reference, or nil for memory of the collector.
-func (v *volume) bufOf(data []byte) *pagebuf.Buf {
-	if len(data) == 0 {
-		return nil
-	}
-	v.mu.Lock()
-	b := v.bufs[&data[0]]
-	if b != nil {
-		b.Retain()
-	}
-	v.mu.Unlock()
-	return b
 }
 
 func (v *volume) perform(out *effects) {
@@ -101,17 +110,14 @@ func (v *volume) perform(out *effects) {
 		e := &out.list[i]
 		switch e.Kind {
 		case replication.EffSend:
-			buf := v.bufOf(e.Msg.Data)
+			buf := out.with[i].buf
 			v.s.send(e.To, &e.Msg, buf)
 			buf.Release()
 		case replication.EffComplete:
-			v.complete(e, nil)
-		case replication.EffPiece:
-			v.piece(e)
-		case replication.EffForget:
-			v.forget(e.Tag)
+			v.complete(e, out.with[i].part, nil)
 		case replication.EffLocked:
-			v.locked(e)
+			p := out.with[i].part
+			p.done(p, e, nil)
 		case replication.EffSetChange:
 			v.sets.add(v, e.Change)
 		case replication.EffCommitSnapshot:
@@ -136,16 +142,10 @@ func (v *volume) receive(from block.ChunkID, m *replication.Message, buf *pagebu
 	v.settle(out)
 	v.mu.Unlock()
 	if buf != nil {
-		// In order: the pieces of a read come before its completion.
 		for i := range out.list {
 			e := &out.list[i]
-			if e.Kind == replication.EffPiece {
-				v.piece(e)
-				e.Kind = 0
-				continue
-			}
 			if e.Kind == replication.EffComplete && len(e.Data) > 0 && len(m.Data) > 0 && &e.Data[0] == &m.Data[0] {
-				v.complete(e, buf)
+				v.complete(e, out.with[i].part, buf)
 				e.Kind, buf = 0, nil
 				break
 			}

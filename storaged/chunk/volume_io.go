@@ -267,17 +267,13 @@ func (v *volume) submitFlush(r *request) {
 	v.perform(out)
 }
 
-// piece copies a part of a read into the request's own buffer.
-func (v *volume) piece(e *replication.Effect) {
-	v.mu.Lock()
+// pieceLocked copies a part of a read into the request's own buffer.
+func (v *volume) pieceLocked(e *replication.Effect) {
 	p := v.parts[e.Tag]
-	v.mu.Unlock()
 	if p.done != nil {
 		p.done(p, e, nil)
 		return
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	if p.r.buf == nil {
 		p.r.assembled()
 	}
@@ -302,9 +298,8 @@ func (p *part) copyIn(rng block.Range, data []byte) {
 	copy(p.r.buf.B[off:], data)
 }
 
-// complete finishes a part. buf, if not nil, is what the data of a read lies in; complete takes over its reference.
-func (v *volume) complete(e *replication.Effect, buf *pagebuf.Buf) {
-	v.mu.Lock()
+// endLocked takes the part that an EffComplete is about from the books.
+func (v *volume) endLocked(e *replication.Effect) *part {
 	p := v.parts[e.Tag]
 	if e.Retained {
 		// The machine still refers to the buffers: the tag lives until EffForget, without the command.
@@ -314,11 +309,16 @@ func (v *volume) complete(e *replication.Effect, buf *pagebuf.Buf) {
 	} else {
 		v.dropLocked(p)
 	}
+	return p
+}
+
+// complete finishes a part. buf, if not nil, is what the data of a read lies in; complete takes over its reference.
+func (v *volume) complete(e *replication.Effect, p *part, buf *pagebuf.Buf) {
 	if p.done != nil {
-		v.mu.Unlock()
 		p.done(p, e, buf)
 		return
 	}
+	v.mu.Lock()
 	r := p.r
 	if res := v.outcome(e, p); res.Kind != target.OK && r.result.Kind == target.OK {
 		r.result = res
@@ -370,12 +370,6 @@ func (v *volume) dropLocked(p *part) {
 	}
 	v.parts[p.tag] = nil
 	v.free = append(v.free, p.tag)
-}
-
-func (v *volume) forget(tag uint64) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.dropLocked(v.parts[tag])
 }
 
 // outcome translates a result of the machine for the target.

@@ -139,7 +139,7 @@ func (r *Replica) reply(p *op, d *StoreDone) {
 			m.Generation = d.State.Generation
 		}
 	case StoreRead:
-		m.Stamp, m.Data, m.Sums = d.Stamp, d.Data, d.Sums
+		m.Range, m.Stamp, m.Data, m.Sums = d.Range, d.Stamp, d.Data, d.Sums
 	case StoreList:
 		m.Range = d.Range
 	case StoreWindow, StoreJoin:
