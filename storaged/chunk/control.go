@@ -87,8 +87,12 @@ func (c *controlServer) AddMember(_ context.Context, r *storagedv1.AddMemberRequ
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	m := replication.Member{Disk: disk, Chunk: block.ChunkID(r.Chunk)}
+	if r.Delta {
+		m.Kind = replication.Delta
+	}
 	v.step(func(o *replication.Owner, now replication.Time, out []replication.Effect) []replication.Effect {
-		return o.AddMember(now, block.ExtentIndex(r.Extent), replication.Member{Disk: disk, Chunk: block.ChunkID(r.Chunk)}, out)
+		return o.AddMember(now, block.ExtentIndex(r.Extent), m, out)
 	})
 	return &storagedv1.AddMemberResponse{}, nil
 }

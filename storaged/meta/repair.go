@@ -24,6 +24,9 @@ const (
 	repairTick = time.Second
 	// Copies under way at once: in all, per owner, and onto one disk.
 	repairMax, repairPerOwner, repairPerDisk = 64, 8, 4
+	// Deltas being added at once. They copy little, and have a limit of their own so that they never stand in the way of rebuilds.
+	deltasMax = 64
+	deltaWait = 20 * time.Second
 	// repairRepeat is how often an owner is asked again for a step that has not shown yet; repeating one does nothing.
 	repairRepeat = 5 * time.Second
 	// repairAgain is how long an extent is left alone after its owner refused a step.
@@ -50,6 +53,7 @@ type repairStep struct {
 	Remove []block.DiskID // members to take out or absent ones to forget
 	Keep   []block.DiskID // replicas whose nodes may not get another
 	Kind   string         // rebuild or drain, for the task
+	Delta  bool           // what is added is a delta (planDelta)
 }
 
 // planExtent decides what an extent needs. joining are the disks being copied to. Rules:
@@ -140,6 +144,7 @@ type copyKey struct {
 type copyState struct {
 	to    target
 	asked time.Time
+	delta bool
 }
 
 type stuckState struct {
@@ -266,7 +271,9 @@ func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []re
 	b := l.repair
 	for k := range b.copies {
 		e := extentOf(s, k.extent)
-		if h := health(k.disk); e == nil || hasMember(e, k.disk) || h == diskGone || h == diskLeaving {
+		c := b.copies[k]
+		late := c.delta && now.Sub(c.asked) > deltaWait // the owner did not want it, or could not make it
+		if h := health(k.disk); e == nil || memberAs(e, k.disk, c.delta) || late || h == diskGone || h == diskLeaving {
 			delete(b.copies, k)
 		}
 	}
@@ -294,7 +301,12 @@ func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []re
 		total++
 	}
 	var jobs []repairJob
+	deltas := map[block.ExtentID]bool{} // being added
 	for k, c := range b.copies {
+		if c.delta {
+			deltas[k.extent] = true
+			continue
+		}
 		note(k.extent, k.disk)
 		// A new owner knows nothing of it: the same place is asked for until it is a member.
 		if o := s.owners[k.extent.Volume]; now.Sub(c.asked) > repairRepeat && l.reg.live(o.Chunk).Present && b.refused[k.extent].IsZero() {
@@ -306,7 +318,9 @@ func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []re
 		if v.State != metadb.StateReady || !l.reg.live(o.Chunk).Present {
 			continue
 		}
+		inUse := false
 		if f, ok := l.reg.volume(o.Chunk, id); ok && f.report.GetEpoch() == uint64(o.Epoch) {
+			inUse = f.report.GetStatus().GetSessions() > 0
 			for _, es := range f.report.GetStatus().GetExtentStatus() {
 				for _, m := range slices.Concat(es.GetMembers(), es.GetAbsent()) {
 					if d, err := block.ParseDiskID(m.GetDiskId()); err == nil && m.GetKind() == kindJoining {
@@ -336,11 +350,19 @@ func (l *leader) repairJobs(s *state, health func(block.DiskID) diskHealth) []re
 				continue
 			}
 			step, due := planExtent(e, int(v.ReplicaFactor), health, joining[e.ID])
+			if !due && inUse && !deltas[e.ID] && len(joining[e.ID]) == 0 {
+				step, due = planDelta(e, int(v.ReplicaFactor), health)
+			}
 			step.Remove = slices.DeleteFunc(step.Remove, func(d block.DiskID) bool { return !b.removed[copyKey{e.ID, d}].IsZero() })
 			if !due || step.Add == 0 && len(step.Remove) == 0 {
 				continue
 			}
-			if step.Add > 0 {
+			if step.Delta {
+				if len(deltas) >= deltasMax {
+					continue
+				}
+				deltas[e.ID] = true
+			} else if step.Add > 0 {
 				if total >= repairMax || perOwner[o.Chunk] >= repairPerOwner {
 					continue
 				}
@@ -374,6 +396,16 @@ func isWhole(e *metadb.Extent, factor int, health func(block.DiskID) diskHealth)
 	return true
 }
 
+// memberAs reports whether a disk is the kind of member it was to become.
+func memberAs(e *metadb.Extent, d block.DiskID, delta bool) bool {
+	for _, m := range e.Members {
+		if m.Disk == d {
+			return delta || m.Kind == metadb.KindFull
+		}
+	}
+	return false
+}
+
 func extentOf(s *state, id block.ExtentID) *metadb.Extent {
 	list := s.extents[id.Volume]
 	if int(id.Index) >= len(list) || list[id.Index].Revision == 0 {
@@ -401,7 +433,7 @@ func (l *leader) repairStep(ctx context.Context, j repairJob, pool []diskRoom) e
 	defer cancel()
 	e := j.step.Extent
 	if j.again != nil {
-		return l.addMember(ctx, cc, e, *j.again)
+		return l.addMember(ctx, cc, e, *j.again, false)
 	}
 	for _, d := range j.step.Remove {
 		l.repair.mu.Lock()
@@ -431,10 +463,10 @@ func (l *leader) repairStep(ctx context.Context, j repairJob, pool []diskRoom) e
 		size := min(uint64(block.ExtentSizeBytes), v.SizeBytes-uint64(e.Index)*block.ExtentSizeBytes)
 		if targets, err = p.place(e.Index, size, 1, j.with); err == nil {
 			take(pool, targets[0].Disk, v.Thin) // for the steps that follow in this pass
-			return l.addMember(ctx, cc, e, targets[0])
+			return l.addMember(ctx, cc, e, targets[0], j.step.Delta)
 		}
 	}
-	if len(open) == len(pool) {
+	if len(open) == len(pool) && !j.step.Delta {
 		l.repair.mu.Lock()
 		l.repair.stuck[v.ID] = stuckState{reason: err.Error(), at: l.now()}
 		l.repair.mu.Unlock()
@@ -456,7 +488,7 @@ func take(pool []diskRoom, id block.DiskID, thin bool) {
 	}
 }
 
-func (l *leader) addMember(ctx context.Context, cc storagedv1.ChunkControlClient, e block.ExtentID, t target) error {
+func (l *leader) addMember(ctx context.Context, cc storagedv1.ChunkControlClient, e block.ExtentID, t target, delta bool) error {
 	unlock, ok := l.locks.tryLock("extent " + e.String())
 	if !ok {
 		return errors.New("an orphaned replica of the extent is being deleted")
@@ -465,10 +497,12 @@ func (l *leader) addMember(ctx context.Context, cc storagedv1.ChunkControlClient
 	key := copyKey{e, t.Disk}
 	l.repair.mu.Lock()
 	_, repeated := l.repair.copies[key]
-	l.repair.copies[key] = copyState{to: t, asked: l.now()}
-	delete(l.repair.stuck, e.Volume)
+	l.repair.copies[key] = copyState{to: t, asked: l.now(), delta: delta}
+	if !delta {
+		delete(l.repair.stuck, e.Volume)
+	}
 	l.repair.mu.Unlock()
-	_, err := cc.AddMember(ctx, &storagedv1.AddMemberRequest{VolumeId: e.Volume.String(), Extent: uint32(e.Index), DiskId: t.Disk.String(), Chunk: uint32(t.Chunk)})
+	_, err := cc.AddMember(ctx, &storagedv1.AddMemberRequest{VolumeId: e.Volume.String(), Extent: uint32(e.Index), DiskId: t.Disk.String(), Chunk: uint32(t.Chunk), Delta: delta})
 	if err != nil {
 		// With an unknown outcome the entry stays: asking for a second place could make one copy too many.
 		if c := status.Code(err); c != codes.DeadlineExceeded && c != codes.Unavailable {
@@ -479,6 +513,10 @@ func (l *leader) addMember(ctx context.Context, cc storagedv1.ChunkControlClient
 		return fmt.Errorf("add %s on node %s: %w", t.Disk, t.Node, err)
 	}
 	if repeated {
+		return nil
+	}
+	if delta {
+		l.log.Info("delta being added", "volume", e.Volume, "extent", uint32(e.Index), "disk", t.Disk, "node", t.Node)
 		return nil
 	}
 	l.log.Info("replica being rebuilt", "volume", e.Volume, "extent", uint32(e.Index), "disk", t.Disk, "node", t.Node)

@@ -834,6 +834,7 @@ type AddMemberRequest struct {
 	Extent        uint32                 `protobuf:"varint,2,opt,name=extent,proto3" json:"extent,omitempty"`
 	DiskId        string                 `protobuf:"bytes,3,opt,name=disk_id,json=diskId,proto3" json:"disk_id,omitempty"`
 	Chunk         uint32                 `protobuf:"varint,4,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	Delta         bool                   `protobuf:"varint,5,opt,name=delta,proto3" json:"delta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -894,6 +895,13 @@ func (x *AddMemberRequest) GetChunk() uint32 {
 		return x.Chunk
 	}
 	return 0
+}
+
+func (x *AddMemberRequest) GetDelta() bool {
+	if x != nil {
+		return x.Delta
+	}
+	return false
 }
 
 type AddMemberResponse struct {
@@ -1828,12 +1836,13 @@ const file_chunk_proto_rawDesc = "" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\bto_chunk\x18\x03 \x01(\rR\atoChunk\"\x16\n" +
-	"\x14ReleaseOwnerResponse\"v\n" +
+	"\x14ReleaseOwnerResponse\"\x8c\x01\n" +
 	"\x10AddMemberRequest\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x16\n" +
 	"\x06extent\x18\x02 \x01(\rR\x06extent\x12\x17\n" +
 	"\adisk_id\x18\x03 \x01(\tR\x06diskId\x12\x14\n" +
-	"\x05chunk\x18\x04 \x01(\rR\x05chunk\"\x13\n" +
+	"\x05chunk\x18\x04 \x01(\rR\x05chunk\x12\x14\n" +
+	"\x05delta\x18\x05 \x01(\bR\x05delta\"\x13\n" +
 	"\x11AddMemberResponse\"c\n" +
 	"\x13RemoveMemberRequest\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x16\n" +

@@ -190,7 +190,8 @@ type ChunkControlClient interface {
 	CloseSessions(ctx context.Context, in *CloseSessionsRequest, opts ...grpc.CallOption) (*CloseSessionsResponse, error)
 	// ReleaseOwner drains an owned volume and passes the ownership to a chunk with the next epoch.
 	ReleaseOwner(ctx context.Context, in *ReleaseOwnerRequest, opts ...grpc.CallOption) (*ReleaseOwnerResponse, error)
-	// AddMember asks the owner to bring a new member into an extent's set; returns when accepted, progress is in reports.
+	// AddMember asks the owner to bring a new member into an extent's set; returns when accepted, progress is in reports. A delta
+	// holds only what absent replicas miss, and is refused silently where none is wanted (I10).
 	AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*AddMemberResponse, error)
 	// RemoveMember asks the owner to take a member out of a set (drain, after its replacement is in), or to forget an absent
 	// one that has been replaced. Idempotent; FAILED_PRECONDITION where I15 forbids it.
@@ -360,7 +361,8 @@ type ChunkControlServer interface {
 	CloseSessions(context.Context, *CloseSessionsRequest) (*CloseSessionsResponse, error)
 	// ReleaseOwner drains an owned volume and passes the ownership to a chunk with the next epoch.
 	ReleaseOwner(context.Context, *ReleaseOwnerRequest) (*ReleaseOwnerResponse, error)
-	// AddMember asks the owner to bring a new member into an extent's set; returns when accepted, progress is in reports.
+	// AddMember asks the owner to bring a new member into an extent's set; returns when accepted, progress is in reports. A delta
+	// holds only what absent replicas miss, and is refused silently where none is wanted (I10).
 	AddMember(context.Context, *AddMemberRequest) (*AddMemberResponse, error)
 	// RemoveMember asks the owner to take a member out of a set (drain, after its replacement is in), or to forget an absent
 	// one that has been replaced. Idempotent; FAILED_PRECONDITION where I15 forbids it.
