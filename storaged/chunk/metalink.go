@@ -113,7 +113,7 @@ func (l *metaLink) registered(r *storagedv1.RegisterResponse) error {
 	}
 	s.id = block.ChunkID(r.Chunk)
 	s.registered = r.Revision
-	s.db, err = metadb.Open(metadb.Options{Endpoints: r.EtcdEndpoints, TLS: s.tls.ClientConfig(mtls.RoleMeta), Log: s.log})
+	s.db, err = metadb.Open(metadb.Options{Endpoints: r.EtcdEndpoints, TLS: s.tls.ClientConfig(mtls.RoleMeta), Log: s.log, Discover: true})
 	return err
 }
 

@@ -33,6 +33,8 @@ type Options struct {
 	Endpoints []string    // etcd clients' addresses, https://host:port or host:port
 	TLS       *tls.Config // nil = plain, for tests
 	Log       *slog.Logger
+	// Discover follows the members' own list of their addresses; Endpoints are where to begin. Not for an etcd behind a load balancer.
+	Discover bool
 }
 
 // DB reads and writes the metadata. Safe for concurrent use.
@@ -60,7 +62,7 @@ func Open(o Options) (*DB, error) {
 	}
 	db := New(cli, o.Log)
 	db.owned = true
-	db.ends = newEndpoints(cli, o.Endpoints, db.log)
+	db.ends = newEndpoints(cli, o.Endpoints, o.Discover, db.log)
 	return db, nil
 }
 

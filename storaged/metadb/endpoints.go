@@ -14,23 +14,30 @@ import (
 // keep-alive (10 s at least), far beyond the time in which a chunk must learn that it owns a volume now.
 //
 //	all in use --suspicion--> probe all --some silent--> answering ones in use --every reprobe--> probe all …
+//
+// With discover it also follows the list of members: one that connects while the cluster still grows would else know only the
+// first member, and be blind without it.
 type endpoints struct {
-	cli  *clientv3.Client
-	all  []string
-	log  *slog.Logger
-	kick chan struct{} // capacity 1
-	end  context.CancelFunc
-	done sync.WaitGroup
+	cli      *clientv3.Client
+	all      []string // of the goroutine of run
+	discover bool
+	log      *slog.Logger
+	kick     chan struct{} // capacity 1
+	end      context.CancelFunc
+	done     sync.WaitGroup
 }
 
 const (
 	probeTimeout = 500 * time.Millisecond
 	reprobe      = 3 * time.Second
+	// relist is how often the list of members is read; listTimeout bounds one reading.
+	relist      = 10 * time.Second
+	listTimeout = 2 * time.Second
 )
 
-func newEndpoints(cli *clientv3.Client, all []string, log *slog.Logger) *endpoints {
+func newEndpoints(cli *clientv3.Client, all []string, discover bool, log *slog.Logger) *endpoints {
 	ctx, end := context.WithCancel(cli.Ctx())
-	e := &endpoints{cli: cli, all: slices.Clone(all), log: log, kick: make(chan struct{}, 1), end: end}
+	e := &endpoints{cli: cli, all: slices.Clone(all), discover: discover, log: log, kick: make(chan struct{}, 1), end: end}
 	e.done.Go(func() { e.run(ctx) })
 	return e
 }
@@ -53,11 +60,25 @@ func (e *endpoints) run(ctx context.Context) {
 	timer := time.NewTimer(reprobe)
 	timer.Stop()
 	defer timer.Stop()
-	for {
+	var list <-chan time.Time
+	if e.discover {
+		t := time.NewTicker(relist)
+		defer t.Stop()
+		list = t.C
+		e.probe() // at once for the first time
+	}
+	for first := e.discover; ; first = false {
 		select {
 		case <-ctx.Done():
 			return
+		case <-list:
+			if !e.relist(ctx) {
+				continue
+			}
 		case <-e.kick:
+			if first && !e.relist(ctx) {
+				continue
+			}
 		case <-timer.C:
 		}
 		good := e.answering(ctx)
@@ -98,4 +119,31 @@ func (e *endpoints) answering(ctx context.Context) []string {
 		}
 	}
 	return good
+}
+
+// relist reads the list of members and reports whether it has changed.
+func (e *endpoints) relist(ctx context.Context) bool {
+	lctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	resp, err := e.cli.MemberList(lctx)
+	if err != nil {
+		return false // no quorum, or a silent member: the list that is known serves
+	}
+	var all []string
+	for _, m := range resp.Members {
+		// A learner answers no reads; one without addresses has not started yet.
+		if !m.IsLearner {
+			all = append(all, m.ClientURLs...)
+		}
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	known := slices.Clone(e.all)
+	slices.Sort(known)
+	if len(all) == 0 || slices.Equal(all, known) {
+		return false
+	}
+	e.log.Info("etcd members changed", "before", e.all, "now", all)
+	e.all = all
+	return true
 }

@@ -2,7 +2,9 @@ package metadb_test
 
 import (
 	"context"
+	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -150,5 +152,43 @@ func TestWatchLeavesAFrozenMember(t *testing.T) {
 		}
 		owner = next
 		p.freeze(false)
+	}
+}
+
+// told passes on the messages of a log.
+type told struct{ ch chan string }
+
+func (told) Enabled(context.Context, slog.Level) bool { return true }
+func (h told) WithAttrs([]slog.Attr) slog.Handler     { return h }
+func (h told) WithGroup(string) slog.Handler          { return h }
+func (h told) Handle(_ context.Context, r slog.Record) error {
+	select {
+	case h.ch <- r.Message:
+	default:
+	}
+	return nil
+}
+
+// TestMembersThatJoinedLaterAreUsed: a chunk that registered while the metadata had one member must not be blind when
+// that one goes.
+func TestMembersThatJoinedLaterAreUsed(t *testing.T) {
+	srv := metadbtest.Start(t)
+	p := newProxy(t, srv.Endpoint)
+	h := told{make(chan string, 100)}
+	db, err := metadb.Open(metadb.Options{Endpoints: []string{p.ln.Addr().String()}, Discover: true, Log: slog.New(h)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	for msg := range h.ch {
+		if msg == "etcd endpoints in use changed" {
+			break
+		}
+	}
+	p.freeze(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := db.GetVolume(ctx, [16]byte{1}); !errors.Is(err, metadb.ErrNotFound) {
+		t.Fatalf("with the first member frozen: %v, want an answer from the one that was found", err)
 	}
 }

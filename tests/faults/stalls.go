@@ -99,6 +99,9 @@ func stalls(ctx context.Context, r *run) error {
 	fmt.Fprintf(&table, "| fault | held | p99 2-way | p99 3-way | longest stall 2-way | longest stall 3-way | bar | all copies in sync again after |\n|---|---|---|---|---|---|---|---|\n")
 	var errs []error
 	for _, f := range faults(r.quick) {
+		if !strings.Contains(f.name, r.only) {
+			continue
+		}
 		if f.network && r.flat {
 			fmt.Fprintf(&table, "| %s | – | needs network namespaces |||||\n", f.name)
 			continue
@@ -112,7 +115,7 @@ func stalls(ctx context.Context, r *run) error {
 			}
 		}
 	}
-	if left := loadMin - time.Since(begun); !r.quick && left > 0 && ctx.Err() == nil {
+	if left := loadMin - time.Since(begun); !r.quick && r.only == "" && left > 0 && ctx.Err() == nil {
 		r.say("load goes on for %.0f s without faults", left.Seconds())
 		_ = pause(ctx, left)
 	}
