@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,6 +45,7 @@ func metaCommand() *cobra.Command {
 	f.StringVar(&o.DataDir, "data-dir", "/var/lib/iomesh/meta", "directory of the etcd member")
 	f.StringVar(&o.TLSDir, "tls-dir", "/etc/iomesh/tls", "directory with ca.crt, tls.crt and tls.key of role meta")
 	f.StringVar(&cluster, "cluster-id", "", "UUID of a new cluster; a random one by default")
+	f.StringVar(&o.MetricsListen, "metrics-listen", "", "HOST:PORT of /metrics and /healthz (default the member's own host and port 10103; \"off\": none)")
 	f.DurationVar(&o.RepairDelay, "repair-delay", 10*time.Minute, "how long the replicas of a node that is away are waited for before they are made elsewhere")
 	f.DurationVar(&o.ErrorWindow, "error-window", 15*time.Minute, "how long an error of a disk or a refused login stays in the status after the last one")
 	f.Float64Var(&o.OverProvisioning, "over-provisioning", 2, "provisioned bytes per usable byte up to which volumes are placed")
@@ -62,6 +64,13 @@ func metaCommand() *cobra.Command {
 			}
 		}
 		o.Version = version.String()
+		if o.MetricsListen == "" {
+			for _, m := range o.Members {
+				if host, _, err := net.SplitHostPort(m.GRPC); err == nil && m.Name == o.Name {
+					o.MetricsListen = net.JoinHostPort(host, strconv.Itoa(meta.DefaultMetricsPort))
+				}
+			}
+		}
 		return meta.Run(cmd.Context(), o)
 	}
 	return cmd
@@ -111,6 +120,7 @@ func redirectCommand() *cobra.Command {
 	log := logFlag(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:3260", "HOST:PORT initiators log in at")
+	f.StringVar(&o.MetricsListen, "metrics-listen", "off", "HOST:PORT of /metrics and /healthz, for example :10303; \"off\": none")
 	f.StringVar(&metas, "meta", "", "gRPC addresses of the meta members: HOST:PORT,…")
 	f.StringVar(&o.TLSDir, "tls-dir", "/etc/iomesh/tls", "directory with ca.crt, tls.crt and tls.key of role node")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -22,7 +22,12 @@ type clusterService struct {
 
 // GetStatus implements the RPC of the same name.
 func (cs *clusterService) GetStatus(ctx context.Context, _ *storagedv1.GetStatusRequest) (*storagedv1.ClusterStatus, error) {
-	l := leaderOf(ctx)
+	st, _ := leaderOf(ctx).status()
+	return st, nil
+}
+
+// status judges the whole; it also returns the volumes it judged.
+func (l *leader) status() (*storagedv1.ClusterStatus, []*storagedv1.Volume) {
 	in := statusFacts{Meta: l.members(), Now: l.now(), ErrorWindow: l.s.opts.ErrorWindow}
 	l.view(func(s *state) {
 		in.Cluster = s.cluster
@@ -40,7 +45,7 @@ func (cs *clusterService) GetStatus(ctx context.Context, _ *storagedv1.GetStatus
 		}
 		in.Tasks = l.tasks(s)
 	})
-	return clusterStatus(in), nil
+	return clusterStatus(in), in.Volumes
 }
 
 // nodes renders all nodes, by name.

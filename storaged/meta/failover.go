@@ -76,6 +76,7 @@ func (l *leader) failover() error {
 	for i, r := range results {
 		if r.Outcome == metadb.Committed {
 			moved[changes[i].Chunk]++
+			l.s.counters.failovers.Add(1)
 			rev = max(rev, r.Current.Revision)
 			l.log.Debug("volume has a new owner", "volume", changes[i].Volume, "chunk", changes[i].Chunk, "epoch", changes[i].Epoch)
 		}

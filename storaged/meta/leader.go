@@ -66,6 +66,7 @@ func (s *server) takeOver(ctx context.Context, db *metadb.DB, member, term uint6
 		duties.Go(run)
 	}
 	s.lead.Store(l)
+	s.counters.leaderships.Add(1)
 	l.log.Info("leading the metadata")
 	return func() {
 		s.lead.CompareAndSwap(l, nil)

@@ -20,6 +20,8 @@ const (
 	DefaultGRPCPort   = 10100
 	DefaultClientPort = 10101
 	DefaultPeerPort   = 10102
+
+	DefaultMetricsPort = 10103
 )
 
 // Member is one meta member as all of them know it.
@@ -80,6 +82,9 @@ type Options struct {
 	DataDir string   // of the etcd member
 	TLSDir  string   // credentials of role meta; empty = plain, for development on one machine only
 	Version string   // of the build, shown in status
+
+	// MetricsListen is the host:port of /metrics and /healthz; "" or "off": none.
+	MetricsListen string
 
 	// ClusterID is given to a new cluster; zero = a random one. A member of another cluster refuses to start.
 	ClusterID block.ClusterID

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/metrics"
 	"github.com/iomesh/iomesh/internal/mtls"
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
@@ -35,6 +36,8 @@ type server struct {
 	db      atomic.Pointer[metadb.DB]
 	lead    atomic.Pointer[leader] // nil unless leading
 	waiting atomic.Pointer[string] // what the start waits for
+
+	counters metaCounters
 }
 
 // Run runs a meta member until ctx ends or it fails. When it returns, everything it started has stopped.
@@ -68,6 +71,12 @@ func Run(ctx context.Context, o Options) error {
 	served := make(chan error, 1)
 	wg.Go(func() { served <- gs.Serve(ln) })
 	defer gs.Stop()
+	scraped, err := metrics.Start(ctx, o.MetricsListen, metrics.Handler(s.metricsRegistry(), s.healthy), s.log)
+	if err != nil {
+		return fmt.Errorf("meta: %w", err)
+	}
+	defer scraped()
+	defer cancel()
 	if o.Ready != nil {
 		o.Ready(ln.Addr().String())
 	}

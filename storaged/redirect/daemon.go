@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/metrics"
 	"github.com/iomesh/iomesh/internal/mtls"
 	"github.com/iomesh/iomesh/storaged/target"
 )
@@ -28,7 +30,9 @@ type DaemonOptions struct {
 	Meta []string
 	// TLSDir holds credentials of role node.
 	TLSDir string
-	Log    *slog.Logger
+	// MetricsListen is the host:port of /metrics and /healthz; "" or "off": none.
+	MetricsListen string
+	Log           *slog.Logger
 }
 
 // Run redirects logins until ctx ends.
@@ -57,6 +61,15 @@ func Run(ctx context.Context, o DaemonOptions) error {
 		return fmt.Errorf("listen for logins on %s: %w", o.Listen, err)
 	}
 	o.Log.Info("redirecting logins", "listen", ln.Addr().String(), "meta", o.Meta)
+	ctx, cancel := context.WithCancel(ctx)
+	scraped, err := metrics.Start(ctx, o.MetricsListen, metrics.Handler(srv.registry(loc, src), nil), o.Log)
+	if err != nil {
+		cancel()
+		_ = ln.Close()
+		return fmt.Errorf("login redirector: %w", err)
+	}
+	defer scraped()
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(ln); err != nil && !errors.Is(err, target.ErrClosed) {
@@ -71,6 +84,8 @@ type metaLocator struct {
 
 	mu    sync.Mutex
 	first int
+
+	answered, unanswered atomic.Uint64 // questions
 }
 
 func newMetaLocator(addrs []string, src *mtls.Source) (*metaLocator, error) {
@@ -102,6 +117,14 @@ func (l *metaLocator) ask(ctx context.Context, f func(context.Context, storagedv
 	first := l.first
 	l.mu.Unlock()
 	var err error
+	defer func() {
+		switch status.Code(err) {
+		case codes.OK, codes.NotFound, codes.InvalidArgument:
+			l.answered.Add(1)
+		default:
+			l.unanswered.Add(1)
+		}
+	}()
 	for i := range l.conns {
 		k := (first + i) % len(l.conns)
 		actx, cancel := context.WithTimeout(ctx, askMax)

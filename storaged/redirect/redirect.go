@@ -44,6 +44,7 @@ type Options struct {
 // Server redirects logins. All methods may be called concurrently.
 type Server struct {
 	srv *target.Server
+	dir *directory
 }
 
 // New returns a Server without listeners.
@@ -54,14 +55,15 @@ func New(o Options) (*Server, error) {
 	if o.CachedMax <= 0 {
 		o.CachedMax = 10000
 	}
+	dir := &directory{locator: o.Locator, max: o.CachedMax, known: map[string]string{}}
 	srv, err := target.New(target.Options{
-		Directory: &directory{locator: o.Locator, max: o.CachedMax, known: map[string]string{}},
+		Directory: dir,
 		Log:       o.Log, ConnectionsMax: o.ConnectionsMax, LoginTimeout: o.LoginTimeout, ParkTimeout: o.ParkTimeout,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &Server{srv: srv}, nil
+	return &Server{srv: srv, dir: dir}, nil
 }
 
 // Serve accepts connections of a listener until it fails or the Server is closed (target.ErrClosed). It closes the listener.
