@@ -71,7 +71,11 @@ func (s *Server) loginFailed(a *loginAttempt, err error) {
 	if errors.As(err, &refused) && refused.Status == login.MovedTemporarily {
 		return
 	}
-	s.failed.Add(1)
+	// Counted is what the initiator has to change (status class 2). A target that is not ready, or a connection that broke, is not refused:
+	// the initiator tries again.
+	if refused != nil && refused.Status>>8 == 2 {
+		s.failed.Add(1)
+	}
 	s.opt.Log.Info("login failed", slog.String("target", a.names.Target), slog.String("initiator", a.names.Initiator),
 		slog.String("remote", a.conn.RemoteAddr().String()), slog.Any("error", err))
 }

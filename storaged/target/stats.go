@@ -55,7 +55,8 @@ type SessionInfo struct {
 // Totals are numbers of the whole server.
 type Totals struct {
 	Connections, Logins, Sessions int
-	// RefusedConnections counts those closed because a limit was reached, FailedLogins logins that were refused.
+	// RefusedConnections counts those closed because a limit was reached, FailedLogins logins that were refused for
+	// what the initiator asked or is (RFC 7143 11.13.5, status class 2).
 	RefusedConnections, FailedLogins uint64
 	DataBytes                        int64
 	PerTarget                        map[string]Counters
