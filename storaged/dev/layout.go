@@ -27,6 +27,9 @@ type Control struct {
 	ClusterID string `json:"clusterID"`
 	Members   string `json:"members"`
 	Nodes     []Node `json:"nodes"`
+	// MetaMetrics and RedirectMetrics are host:port of /metrics; "" in directories of earlier versions: none.
+	MetaMetrics     string `json:"metaMetrics,omitempty"`
+	RedirectMetrics string `json:"redirectMetrics,omitempty"`
 	// PID of `storaged dev`.
 	PID int `json:"pid"`
 }
@@ -95,7 +98,7 @@ func prepare(o Options) (Control, error) {
 }
 
 func newControl(o Options) (Control, error) {
-	n := 3 + 1 + 4*o.Chunks
+	n := 3 + 1 + 4*o.Chunks + 2
 	ports, err := freePorts(n)
 	if err != nil {
 		return Control{}, err
@@ -112,6 +115,7 @@ func newControl(o Options) (Control, error) {
 	for i := range o.Chunks {
 		c.Nodes = append(c.Nodes, Node{Name: fmt.Sprintf("n%d", i+1), Control: next(), Data: next(), ISCSI: next(), Metrics: next()})
 	}
+	c.MetaMetrics, c.RedirectMetrics = next(), next()
 	return c, nil
 }
 

@@ -38,15 +38,21 @@ func daemons(o Options, c Control) ([]daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	metrics := func(address string) string {
+		if address == "" {
+			return "off"
+		}
+		return address
+	}
 	tls := func(r mtls.Role) string { return filepath.Join(o.Dir, "tls", string(r)) }
 	out := []daemon{{
 		name: "meta",
 		run: func(ctx context.Context, log *slog.Logger) error {
 			return meta.Run(ctx, meta.Options{Name: "m1", Members: members, DataDir: filepath.Join(o.Dir, "meta"), TLSDir: tls(mtls.RoleMeta),
-				ClusterID: cluster, RepairDelay: o.RepairDelay, Version: version.String(), Log: log})
+				ClusterID: cluster, RepairDelay: o.RepairDelay, MetricsListen: metrics(c.MetaMetrics), Version: version.String(), Log: log})
 		},
 		args: []string{"meta", "--name", "m1", "--members", c.Members, "--data-dir", filepath.Join(o.Dir, "meta"), "--tls-dir", tls(mtls.RoleMeta),
-			"--cluster-id", c.ClusterID, "--repair-delay", o.RepairDelay.String()},
+			"--cluster-id", c.ClusterID, "--repair-delay", o.RepairDelay.String(), "--metrics-listen", metrics(c.MetaMetrics)},
 	}}
 	for _, n := range c.Nodes {
 		disks := filepath.Join(o.Dir, "nodes", n.Name, "disks")
@@ -63,9 +69,9 @@ func daemons(o Options, c Control) ([]daemon, error) {
 	out = append(out, daemon{
 		name: "redirect",
 		run: func(ctx context.Context, log *slog.Logger) error {
-			return redirect.Run(ctx, redirect.DaemonOptions{Listen: c.Portal, Meta: c.Meta, TLSDir: tls(mtls.RoleNode), Log: log})
+			return redirect.Run(ctx, redirect.DaemonOptions{Listen: c.Portal, Meta: c.Meta, TLSDir: tls(mtls.RoleNode), MetricsListen: metrics(c.RedirectMetrics), Log: log})
 		},
-		args: []string{"redirect", "--listen", c.Portal, "--meta", c.Meta[0], "--tls-dir", tls(mtls.RoleNode)},
+		args: []string{"redirect", "--listen", c.Portal, "--meta", c.Meta[0], "--tls-dir", tls(mtls.RoleNode), "--metrics-listen", metrics(c.RedirectMetrics)},
 	})
 	return out, nil
 }

@@ -71,12 +71,12 @@ func Run(ctx context.Context, o Options) error {
 	served := make(chan error, 1)
 	wg.Go(func() { served <- gs.Serve(ln) })
 	defer gs.Stop()
-	scraped, err := metrics.Start(ctx, o.MetricsListen, metrics.Handler(s.metricsRegistry(), s.healthy), s.log)
-	if err != nil {
-		return fmt.Errorf("meta: %w", err)
+	if scraped, err := metrics.Start(ctx, o.MetricsListen, metrics.Handler(s.metricsRegistry(), s.healthy), s.log); err != nil {
+		s.log.Error("no metrics are served", "err", err) // no reason to leave the cluster without a member
+	} else {
+		defer scraped()
+		defer cancel()
 	}
-	defer scraped()
-	defer cancel()
 	if o.Ready != nil {
 		o.Ready(ln.Addr().String())
 	}
