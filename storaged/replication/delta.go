@@ -73,7 +73,7 @@ func (o *Owner) deltaWanted(e *extent) bool {
 		return false
 	}
 	for _, a := range e.rec.Absent {
-		if p := o.peer(a.Chunk); p.taken && !o.onChunk(e, p) && o.now >= e.joinRetry {
+		if p := o.peer(a.Chunk); p.taken && !o.onChunk(e, p) && !e.missed {
 			return false
 		}
 	}

@@ -17,6 +17,7 @@ type slot struct {
 	drained bool // leaves by RemoveMember: not kept as absent
 	// verify: its process was restarted; not read from until it has shown that it lost nothing (I6).
 	verify bool
+	proof  block.Stamp // what it has to reach for that: the watermark when it came back. The present one may be of writes it got since
 	stale  bool
 
 	// Takeover.
@@ -73,6 +74,7 @@ type extent struct {
 	steps     bool // joinStep is running
 	needs     bool // reported as needing a last copy
 	needsFrom Time // since when
+	missed    bool // the last resync of an absent replica failed
 	revived   int  // counts the attempts at a revival, so that each absent has its turn
 	full      bool // reported as full
 }

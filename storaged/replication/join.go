@@ -183,6 +183,7 @@ func (o *Owner) joinFailed(e *extent, why Status) {
 	}
 	o.endJoin(e)
 	o.report(Report{Kind: ReportJoinFailed, Extent: e.index, Disk: e.slots[j.slot].disk, Status: why, CopiedBytes: j.copied})
+	e.missed = e.missed || !j.add
 	e.joinRetry = o.now.Add(JoinRetry)
 	if why == StatusNoSpace {
 		e.joinRetry = o.now.Add(10 * JoinRetry)
@@ -211,6 +212,7 @@ func (o *Owner) endJoin(e *extent) {
 func (o *Owner) joined(e *extent) {
 	j := e.join
 	disk := e.slots[j.slot].disk
+	e.missed = e.missed && j.add
 	o.endJoin(e)
 	o.report(Report{Kind: ReportJoined, Extent: e.index, Disk: disk, CopiedBytes: j.copied})
 }

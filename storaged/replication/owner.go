@@ -205,7 +205,7 @@ func (o *Owner) PeerUp(now Time, c block.ChunkID, incarnation uint64, out []Effe
 				continue
 			}
 			if restarted && e.members.has(i) {
-				s.verify = true
+				s.verify, s.proof = true, e.watermark
 			}
 			// It was to leave because it could not be reached. A change that is under way already is not taken back.
 			if e.leaving.has(i) && s.failed == StatusOK && !s.drained && !s.stale && (e.wanted == 0 || e.wanted.has(i)) {

@@ -214,8 +214,9 @@ func (o *Owner) AddMember(now Time, x block.ExtentIndex, m Member, out []Effect)
 		o.report(Report{Kind: ReportRefused, Extent: x, Disk: m.Disk, Status: StatusInvalid})
 		return o.leave()
 	}
-	for _, a := range o.adds {
+	for i, a := range o.adds {
 		if a.extent == x && a.member.Disk == m.Disk {
+			o.adds[i].member.Kind = min(a.member.Kind, m.Kind) // full rather than delta
 			return o.leave()
 		}
 	}

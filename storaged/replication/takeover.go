@@ -41,7 +41,7 @@ func (o *Owner) onDescribed(p *peer, m *Message) {
 		switch {
 		case m.Status != StatusOK:
 			o.fail(e, i, m.Status)
-		case s.reaches(st) < e.watermark:
+		case s.reaches(st) < s.proof:
 			o.fail(e, i, StatusStale) // I6
 		default:
 			o.sendReads(e)
