@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/quantity"
 	health "github.com/iomesh/iomesh/internal/status"
 )
 
@@ -191,7 +192,7 @@ func (a *app) volumeCommand() *cobra.Command {
 }
 
 func (a *app) volumeCreate() *cobra.Command {
-	var size quantity
+	var size quantity.Flag
 	var replicas, minReplicas uint32
 	var thick, noGrant bool
 	var fromSnapshot, fromVolume, node string
@@ -353,7 +354,7 @@ func (a *app) done(cmd *cobra.Command, k, id, name, what string) error {
 }
 
 func (a *app) volumeExpand() *cobra.Command {
-	var size quantity
+	var size quantity.Flag
 	cmd := &cobra.Command{Use: "expand VOLUME --size SIZE", Short: "Grow a volume, in use or not", Args: exactly(1)}
 	cmd.Flags().Var(&size, "size", "new size, as in 20Gi")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -11,7 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/iomesh/iomesh/internal/quantity"
 )
 
 // Options of a development cluster.
@@ -69,11 +70,11 @@ func (o *Options) complete(size string) error {
 		return err
 	}
 	o.Dir = abs
-	q, err := resource.ParseQuantity(size)
+	q, err := quantity.Parse(size)
 	if err != nil {
-		return usageError{fmt.Errorf("--disk-size %q is not a size such as 8Gi: %w", size, err)}
+		return usageError{fmt.Errorf("--disk-size: %w", err)}
 	}
-	o.DiskBytes = q.Value() / 4096 * 4096
+	o.DiskBytes = int64(min(q, 1<<50)) / 4096 * 4096
 	switch {
 	case o.DiskBytes < 256<<20:
 		return usageError{fmt.Errorf("--disk-size %s is below 256Mi", size)}
