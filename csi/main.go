@@ -25,6 +25,7 @@ import (
 	"github.com/iomesh/iomesh/csi/identity"
 	"github.com/iomesh/iomesh/csi/meta"
 	"github.com/iomesh/iomesh/csi/rpc"
+	"github.com/iomesh/iomesh/internal/metrics"
 	"github.com/iomesh/iomesh/internal/version"
 )
 
@@ -47,16 +48,17 @@ func command() *cobra.Command {
 
 // common are the flags of both plugins.
 type common struct {
-	endpoint, endpointsDir, meta, tlsDir, health, level, driver string
+	component, endpoint, endpointsDir, meta, tlsDir, health, level, driver string
 }
 
 func (c *common) register(cmd *cobra.Command, endpoint, health string) {
+	c.component = "csi-" + cmd.Name()
 	f := cmd.Flags()
 	f.StringVar(&c.endpoint, "endpoint", endpoint, "unix socket to serve CSI on")
 	f.StringVar(&c.endpointsDir, "endpoints-dir", "", "directory with the files meta (comma-separated host:port) and clusterID, read again when they change")
 	f.StringVar(&c.meta, "meta", "", "comma-separated host:port of meta members, instead of --endpoints-dir")
 	f.StringVar(&c.tlsDir, "tls-dir", "", "directory with ca.crt, tls.crt and tls.key; empty = no TLS, for development only")
-	f.StringVar(&c.health, "health-listen", health, `address of /healthz; "" for none`)
+	f.StringVar(&c.health, "health-listen", health, `address of /healthz and /metrics; "" for none`)
 	f.StringVar(&c.level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.driver, "driver-name", identity.DriverName, "name under which Kubernetes knows the driver")
 }
@@ -101,7 +103,9 @@ func (c *common) serve(ctx context.Context, log *slog.Logger, register func(rpc.
 		return s.Serve(l)
 	})
 	if c.health != "" {
-		g.Go(func() error { return health.Serve(ctx, c.health, l.Addr().String()) })
+		reg := metrics.NewRegistry(c.component)
+		reg.MustRegister(s.Collectors()...)
+		g.Go(func() error { return health.Serve(ctx, c.health, l.Addr().String(), metrics.Handler(reg, nil)) })
 	}
 	for _, f := range also {
 		g.Go(func() error { return f(ctx) })

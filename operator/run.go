@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/iomesh/iomesh/api/v1alpha1"
@@ -135,6 +136,7 @@ func run(ctx context.Context, o runOptions) error {
 		Events: mgr.GetEventRecorder("iomesh-operator"), Log: log, Image: o.image, Poll: o.poll,
 		Now: time.Now, NewUID: func() string { return uuid.NewString() },
 	})
+	crmetrics.Registry.MustRegister(controller.NewCollector(mgr.GetClient(), o.namespace))
 	if err := reconciler.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the reconciler: %w", err)
 	}

@@ -1,4 +1,5 @@
-// Package health serves /healthz: 200 while the plugin's own Probe answers ready on its socket, as the sidecar livenessprobe would.
+// Package health serves /healthz: 200 while the plugin's own Probe answers ready on its socket, as the sidecar livenessprobe would; and
+// /metrics beside it.
 package health
 
 import (
@@ -17,8 +18,8 @@ import (
 // probeTimeout bounds one probe. The socket is local.
 const probeTimeout = 5 * time.Second
 
-// Serve answers on address until ctx ends. socket is the plugin's CSI socket.
-func Serve(ctx context.Context, address, socket string) error {
+// Serve answers on address until ctx ends. socket is the plugin's CSI socket, scraped what is served as /metrics.
+func Serve(ctx context.Context, address, socket string, scraped http.Handler) error {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return fmt.Errorf("health: %w", err)
@@ -28,7 +29,7 @@ func Serve(ctx context.Context, address, socket string) error {
 	if err != nil {
 		return fmt.Errorf("health: listen on %s: %w", address, err)
 	}
-	srv := &http.Server{Handler: Handler(csipb.NewIdentityClient(conn)), ReadHeaderTimeout: probeTimeout}
+	srv := &http.Server{Handler: Handler(csipb.NewIdentityClient(conn), scraped), ReadHeaderTimeout: probeTimeout}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -37,9 +38,10 @@ func Serve(ctx context.Context, address, socket string) error {
 	return nil
 }
 
-// Handler answers /healthz by probing c.
-func Handler(c csipb.IdentityClient) http.Handler {
+// Handler answers /healthz by probing c, and /metrics by scraped.
+func Handler(c csipb.IdentityClient, scraped http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", scraped)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), probeTimeout)
 		defer cancel()

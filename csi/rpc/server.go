@@ -26,15 +26,17 @@ const messageBytesMax = 4 << 20
 // Server is a gRPC server for CSI services.
 type Server struct {
 	*grpc.Server
+	calls *callMetrics
 }
 
 // New makes a server.
 func New(log *slog.Logger) Server {
 	g := &gate{busy: map[string]string{}}
+	calls := newCallMetrics()
 	return Server{grpc.NewServer(
 		grpc.MaxRecvMsgSize(messageBytesMax),
-		grpc.ChainUnaryInterceptor(logCalls(log), g.admit),
-	)}
+		grpc.ChainUnaryInterceptor(calls.observe, logCalls(log), g.admit),
+	), calls}
 }
 
 // socketPathMax is the longest path of a unix socket (unix(7)).

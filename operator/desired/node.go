@@ -91,8 +91,10 @@ func Node(in Input) *appsv1.DaemonSet {
 		"storaged", "redirect",
 		"--meta=" + in.MetaEndpoints(),
 		"--listen=127.0.0.1:" + strconv.Itoa(PortRedirectISCSI),
+		"--metrics-listen=:" + strconv.Itoa(PortRedirectMetrics),
 		"--tls-dir=" + tlsDir,
 	}, corev1.Container{
+		Ports:           ports("redirect-metric", PortRedirectMetrics),
 		VolumeMounts:    []corev1.VolumeMount{readOnly("tls", tlsDir)},
 		Resources:       requests("5m", "32Mi"),
 		SecurityContext: unprivileged(),
