@@ -389,6 +389,8 @@ func (o *storeOp) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.done.State = stateOf(info)
+	if o.done.State = stateOf(info); info.Suspect {
+		o.done.State = replication.State{} // what it has is not what it acknowledged
+	}
 	return st.SetJoin(ctx, o.extent(), o.m.Stamp)
 }

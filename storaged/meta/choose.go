@@ -2,6 +2,7 @@ package meta
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/iomesh/iomesh/storaged/block"
@@ -19,11 +20,14 @@ type chunkFact struct {
 }
 
 // chooseOwner picks the chunk that should own a volume, or 0 if none can: only present chunks with a full member of
-// some extent can serve. In order of weight: not in maintenance; reaches the other present members; is the node of the exclusive
+// some extent can serve, or, where none is present, chunks with an absent replica that a present delta completes (I10). In order of weight: not in maintenance; reaches the other present members; is the node of the exclusive
 // grant; has members of the most extents; owns the fewest volumes; has the lowest number. avoid is chosen only if it is
 // the only one (the chunk that just failed or whose process restarted).
 func chooseOwner(extents []metadb.Extent, grants []metadb.Grant, chunks map[block.ChunkID]chunkFact, avoid block.ChunkID) block.ChunkID {
 	held := heldBy(extents)
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(held)), func(id block.ChunkID) bool { return chunks[id].Present }) {
+		held = revivableBy(extents, chunks)
+	}
 	type candidate struct {
 		id      block.ChunkID
 		rank    [4]int // lower is better
@@ -75,6 +79,25 @@ func heldBy(extents []metadb.Extent) map[block.ChunkID]int {
 		}
 	}
 	return held
+}
+
+// revivableBy counts, per chunk, the extents it has an absent replica of that a present delta completes: the delta has everything above the
+// watermark at which the replica left.
+func revivableBy(extents []metadb.Extent, chunks map[block.ChunkID]chunkFact) map[block.ChunkID]int {
+	by := map[block.ChunkID]int{}
+	for i := range extents {
+		for _, m := range extents[i].Members {
+			if m.Kind != metadb.KindDelta || !chunks[m.Chunk].Present {
+				continue
+			}
+			for _, a := range extents[i].Absent {
+				if a.Watermark != 0 && a.Watermark >= m.Since && chunks[a.Chunk].Present {
+					by[a.Chunk]++
+				}
+			}
+		}
+	}
+	return by
 }
 
 // exclusiveNode is the node of the one exclusive grant, or "".

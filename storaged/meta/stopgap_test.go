@@ -39,3 +39,24 @@ func TestPlanDelta(t *testing.T) {
 		}
 	}
 }
+
+func TestChooseOwnerWhereADeltaIsLeft(t *testing.T) {
+	// Chunk 1 has the only full replica, 2 the delta; 3 left before the delta began, 4 after.
+	e := set(0, 1, 2)
+	e.Members[1].Kind, e.Members[1].Since = metadb.KindDelta, 7
+	e.Absent = []metadb.Absent{{Chunk: 3, Watermark: 6}, {Chunk: 4, Watermark: 7}, {Chunk: 5}}
+	for _, c := range []struct {
+		name   string
+		chunks map[block.ChunkID]chunkFact
+		want   block.ChunkID
+	}{
+		{"the full member while it is there", online(1, 2, 3, 4), 1},
+		{"else the one that the delta completes", online(2, 3, 4, 5), 4},
+		{"not without the delta", online(3, 4, 5), 0},
+		{"not one that left before", online(2, 3, 5), 0},
+	} {
+		if got := chooseOwner([]metadb.Extent{e}, nil, c.chunks, 1); got != c.want {
+			t.Errorf("%s: chose %d, want %d", c.name, got, c.want)
+		}
+	}
+}
