@@ -191,7 +191,7 @@ func TestPostgresOutlivesItsNode(t *testing.T) {
 		_, err := l.Kubectl(ctx, "delete", what, "--wait=true", "--timeout=2m")
 		must(t, err)
 	}
-	must(t, l.Until(ctx, lab.StatusWait, "all is in sync", func(ctx context.Context) string { return l.Healthy(ctx) }))
+	must(t, l.Until(ctx, lab.StatusWait, "all is in sync", func(ctx context.Context) string { return inSync(ctx, l) }))
 	nothingLeft(ctx, t, l)
 }
 
