@@ -16,6 +16,7 @@ import (
 )
 
 //go:generate go run ./internal/snapshotcrds
+//go:generate go run ./internal/monitoring
 
 // all: includes files whose names begin with "_" or ".", such as templates/_helpers.tpl and .helmignore.
 //
