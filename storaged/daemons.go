@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -73,6 +74,7 @@ func metaCommand() *cobra.Command {
 		}
 		return meta.Run(cmd.Context(), o)
 	}
+	cmd.AddCommand(restoreCommand())
 	return cmd
 }
 
@@ -94,10 +96,18 @@ func chunkCommand() *cobra.Command {
 	f.StringVar(&o.MetricsListen, "metrics-listen", "", "HOST:PORT of the metrics (default ADVERTISE:10203; \"off\": none)")
 	f.BoolVar(&o.EncryptPayload, "encrypt-payload", false, "encrypt replica traffic, not only authenticate it; equal on all chunks")
 	f.Int64Var(&o.ResyncBytesPerSecond, "resync-bytes-per-second", 400<<20, "limit of copying for resync and rebuild")
+	f.StringVar(&o.BackupDir, "meta-backup-dir", "", `directory for backups of the metadata (default: meta-backups beside the disk directory; "off": none)`)
+	f.DurationVar(&o.BackupEvery, "meta-backup-every", 10*time.Minute, "how often the metadata is backed up to this node")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var err error
 		if o.Log, err = log(); err != nil {
 			return err
+		}
+		switch o.BackupDir {
+		case "":
+			o.BackupDir = filepath.Join(filepath.Dir(filepath.Clean(o.DiskDir)), "meta-backups")
+		case "off":
+			o.BackupDir = ""
 		}
 		o.Meta = split(metas)
 		for addr, port := range map[*string]string{&o.ControlListen: "10200", &o.DataListen: "10201", &o.ISCSIListen: "10202", &o.MetricsListen: "10203"} {

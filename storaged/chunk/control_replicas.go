@@ -135,8 +135,13 @@ func (c *controlServer) SetSnapshots(ctx context.Context, r *storagedv1.SetSnaps
 func (c *controlServer) ListReplicas(_ *storagedv1.ListReplicasRequest, st storagedv1.ChunkControl_ListReplicasServer) error {
 	for _, d := range c.s.disks.all() {
 		for _, i := range d.store.ListReplicas() {
-			if err := st.Send(&storagedv1.ReplicaInfo{VolumeId: i.Extent.Volume.String(), Extent: uint32(i.Extent.Index), DiskId: d.id.String(),
-				Generation: uint32(i.Generation), Watermark: uint64(i.Watermark), AllocatedBytes: uint64(i.LiveBytes), SnapshotBytes: uint64(i.SnapshotBytes)}); err != nil {
+			info := &storagedv1.ReplicaInfo{VolumeId: i.Extent.Volume.String(), Extent: uint32(i.Extent.Index), DiskId: d.id.String(),
+				Generation: uint32(i.Generation), Watermark: uint64(i.Watermark), AllocatedBytes: uint64(i.LiveBytes), SnapshotBytes: uint64(i.SnapshotBytes),
+				Highest: uint64(i.Highest), Epoch: uint64(d.store.FenceOf(i.Extent.Volume).Epoch), Incomplete: i.Joining || i.JoinStart != 0, Suspect: i.Suspect}
+			if n := len(i.Layers); n > 0 {
+				info.SnapSeq = uint32(i.Layers[n-1])
+			}
+			if err := st.Send(info); err != nil {
 				return err
 			}
 		}

@@ -2,13 +2,16 @@ package chunk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -25,6 +28,18 @@ type metaLink struct {
 	s     *Server
 	req   *storagedv1.RegisterRequest
 	conns map[string]*grpc.ClientConn
+	// incarnation of the metadata in which this process registered.
+	incarnation uint64
+}
+
+// errRestored: the metadata was restored from a backup. What this process knows of its number and its volumes is of another history, so it has to
+// start again.
+var errRestored = errors.New("the metadata was restored from a backup; starting again")
+
+// forgotten reports whether a member does not know this process, although it has registered.
+func forgotten(err error) bool {
+	st := status.Convert(err)
+	return st.Code() == codes.FailedPrecondition && leaderIn(err) == "" && strings.Contains(st.Message(), "is not registered")
 }
 
 func newMetaLink(s *Server, data, iscsi, control net.Listener) (*metaLink, error) {
@@ -113,12 +128,13 @@ func (l *metaLink) registered(r *storagedv1.RegisterResponse) error {
 	}
 	s.id = block.ChunkID(r.Chunk)
 	s.registered = r.Revision
+	l.incarnation = r.Incarnation
 	s.db, err = metadb.Open(metadb.Options{Endpoints: r.EtcdEndpoints, TLS: s.tls.ClientConfig(mtls.RoleMeta), Log: s.log, Discover: true})
 	return err
 }
 
-// heartbeat keeps the stream to the leader until ctx ends.
-func (l *metaLink) heartbeat(ctx context.Context) {
+// heartbeat keeps the stream to the leader until ctx ends, or this process has to start again.
+func (l *metaLink) heartbeat(ctx context.Context) error {
 	next, hint, said := 0, "", ""
 	for ctx.Err() == nil {
 		addr := hint
@@ -127,8 +143,13 @@ func (l *metaLink) heartbeat(ctx context.Context) {
 			next++
 		}
 		err := l.stream(ctx, addr)
-		if ctx.Err() != nil {
-			return
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errRestored):
+			return err
+		case forgotten(err):
+			return fmt.Errorf("the metadata does not know this process any more, starting again: %w", err)
 		}
 		if hint = leaderIn(err); hint == addr {
 			hint = ""
@@ -142,6 +163,7 @@ func (l *metaLink) heartbeat(ctx context.Context) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+	return nil
 }
 
 // fullEvery is how many heartbeats carry changes only, between complete ones.
@@ -164,8 +186,16 @@ func (l *metaLink) stream(ctx context.Context, addr string) error {
 	recv := make(chan error, 1)
 	l.s.wg.Go(func() {
 		for {
-			if _, err := st.Recv(); err != nil {
+			r, err := st.Recv()
+			if err != nil {
 				recv <- err
+				return
+			}
+			if len(r.EtcdEndpoints) > 0 {
+				l.s.db.Endpoints(r.EtcdEndpoints)
+			}
+			if r.Incarnation != 0 && r.Incarnation != l.incarnation {
+				recv <- fmt.Errorf("%w: incarnation %d, this chunk registered in %d", errRestored, r.Incarnation, l.incarnation)
 				return
 			}
 			watchdog.Reset(timeouts.OwnerDead)

@@ -40,7 +40,10 @@ type Options struct {
 	EncryptPayload bool
 	// ResyncBytesPerSecond limits copying for rebuild and resync. 0 means 400 MiB/s.
 	ResyncBytesPerSecond int64
-	Log                  *slog.Logger
+	// BackupDir gets a backup of the metadata every BackupEvery (10 min); empty: none.
+	BackupDir   string
+	BackupEvery time.Duration
+	Log         *slog.Logger
 
 	// started is told of the running server; for tests.
 	started func(*Server)
@@ -176,7 +179,11 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}
 	s.wg.Go(func() { s.volumes.run(ctx) })
-	s.wg.Go(func() { link.heartbeat(ctx) })
+	if o.BackupDir != "" {
+		b := &metaBackups{dir: o.BackupDir, every: o.BackupEvery, keep: backupsKept, log: s.log, save: s.db.Backup}
+		s.wg.Go(func() { b.run(ctx, time.Now) })
+	}
+	fatal("metadata", func() error { return link.heartbeat(ctx) })
 	s.log.Info("chunk is up", "version", version.String(), "data", data.Addr().String(), "iscsi", iscsi.Addr().String(), "control", control.Addr().String())
 
 	if o.started != nil {

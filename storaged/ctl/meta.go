@@ -1,15 +1,12 @@
 package ctl
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,6 +15,7 @@ import (
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/storaged/metadb"
 )
 
 func (a *app) metaCommand() *cobra.Command {
@@ -79,26 +77,9 @@ func (c *client) backup(ctx context.Context, path string) (*backupView, error) {
 		return nil, err
 	}
 	defer cli.Close()
-	r, err := cli.Snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	f, err := os.OpenFile(path+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, &Error{code: exitFailed, err: err, msg: fmt.Sprintf("back up the metadata: %v; choose a directory you may write to", err)}
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	n, err := copyChecked(f, r)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
+	n, err := metadb.Backup(ctx, cli, path)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+		return nil, &Error{code: exitFailed, err: err, msg: fmt.Sprintf("%v; choose a directory you may write to", err)}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("from member %s: %w", member.GetName(), err)
@@ -125,45 +106,4 @@ func (c *client) source(ctx context.Context) (*storagedv1.ProbeResponse, error) 
 		return nil, last
 	}
 	return best, nil
-}
-
-// copyChecked copies a snapshot and compares the SHA-256 that ends it.
-func copyChecked(w io.Writer, r io.Reader) (int64, error) {
-	h := sha256.New()
-	var tail []byte // the last bytes read, not hashed yet: they may be the sum
-	buf := make([]byte, 64<<10)
-	var n int64
-	for {
-		m, err := r.Read(buf)
-		if m > 0 {
-			if _, werr := w.Write(buf[:m]); werr != nil {
-				return n, werr
-			}
-			n += int64(m)
-			tail = append(tail, buf[:m]...)
-			if len(tail) > sha256.Size {
-				h.Write(tail[:len(tail)-sha256.Size])
-				tail = append(tail[:0], tail[len(tail)-sha256.Size:]...)
-			}
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return n, err
-		}
-	}
-	if !bytes.Equal(h.Sum(nil), tail) {
-		return n, errors.New("the snapshot is not whole: its checksum differs")
-	}
-	return n, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

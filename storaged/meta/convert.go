@@ -19,6 +19,9 @@ func (l *leader) volume(s *state, v metadb.Volume, chunks map[block.ChunkID]chun
 	o := s.owners[v.ID]
 	fact, ok := l.reg.volume(o.Chunk, v.ID)
 	f := volumeFacts{Volume: v, Owner: o, Extents: s.extents[v.ID], Chunks: chunks, Now: l.now()}
+	if v.Unconfirmed != 0 {
+		f.Unconfirmed = l.confirms.get(v.ID)
+	}
 	if ok {
 		f.Report, f.At = fact.report, fact.at
 	}

@@ -23,6 +23,8 @@ type volumeFacts struct {
 	Report  *storagedv1.VolumeReport // of the owner; nil = none
 	At      time.Time                // of the report
 	Now     time.Time
+	// Unconfirmed is why the volume is not served since the metadata was restored; "" if it is.
+	Unconfirmed string
 }
 
 // volumeStatus says how a volume is, why, and what to do: package status, from the records and the owner's report. It is a pure function of
@@ -78,5 +80,10 @@ func volumeStatus(f volumeFacts) *storagedv1.VolumeStatus {
 	}
 	verdict := status.OfVolume(v, f.Now)
 	st.Health, st.Reason, st.NextStep = verdict.State.Wire(), verdict.Reason(), verdict.NextStep()
+	if f.Unconfirmed != "" {
+		st.Health, st.ExtentsUnavailable = storagedv1.Health_HEALTH_UNAVAILABLE, st.Extents
+		st.Reason = "the metadata was restored from a backup: " + f.Unconfirmed
+		st.NextStep = "bring the missing disks back, or look at what would be lost with: storaged ctl volume accept-loss " + f.Volume.Name
+	}
 	return st
 }

@@ -91,7 +91,7 @@ func planFailover(s *state, chunks map[block.ChunkID]chunkFact, dead map[block.C
 	var out []metadb.Owner
 	for id, o := range s.owners {
 		v, ok := s.volumes[id]
-		if !ok || v.State == metadb.StateDeleting {
+		if !ok || v.State == metadb.StateDeleting || v.Unconfirmed != 0 {
 			continue
 		}
 		c, known := s.chunks[o.Chunk]

@@ -33,10 +33,11 @@ type leader struct {
 	// space is held from a placement until what was placed is in the mirror, so that two placements do not use the same room.
 	space sync.Mutex
 
-	moves  *moveBook
-	repair *repairBook
-	sweep  *sweepBook
-	health memberHealth
+	moves    *moveBook
+	repair   *repairBook
+	sweep    *sweepBook
+	confirms confirmBook
+	health   memberHealth
 }
 
 // takeOver begins a leadership: writes the leader key, waits until the mirror shows everything written before it, and
@@ -62,7 +63,7 @@ func (s *server) takeOver(ctx context.Context, db *metadb.DB, member, term uint6
 		return nil, err
 	}
 	var duties sync.WaitGroup
-	for _, run := range []func(){l.failoverLoop, l.diskLoop, l.moveLoop, l.repairLoop, l.sweepLoop, l.healthLoop} {
+	for _, run := range []func(){l.failoverLoop, l.diskLoop, l.moveLoop, l.repairLoop, l.sweepLoop, l.healthLoop, l.confirmLoop} {
 		duties.Go(run)
 	}
 	s.lead.Store(l)

@@ -66,7 +66,7 @@ func (m *membershipService) Register(ctx context.Context, req *storagedv1.Regist
 	}
 	return &storagedv1.RegisterResponse{
 		ClusterId: cluster.ID.String(), Chunk: uint32(c.ID), EtcdEndpoints: m.s.etcdEndpoints(),
-		FeatureLevel: uint32(cluster.Feature), Revision: c.Revision,
+		FeatureLevel: uint32(cluster.Feature), Revision: c.Revision, Incarnation: cluster.Incarnation,
 	}, nil
 }
 
@@ -91,7 +91,9 @@ func checkRegister(req *storagedv1.RegisterRequest) error {
 func (s *server) etcdEndpoints() []string {
 	var out []string
 	for _, m := range s.etcd.Load().Server.Cluster().Members() {
-		out = append(out, m.ClientURLs...)
+		if !m.IsLearner { // which answers no reads
+			out = append(out, m.ClientURLs...)
+		}
 	}
 	return out
 }
@@ -119,6 +121,7 @@ func (m *membershipService) Heartbeat(stream grpc.BidiStreamingServer[storagedv1
 	}()
 	var id block.ChunkID
 	var number uint64
+	answer := &storagedv1.HeartbeatResponse{LeaderTerm: l.term}
 	for {
 		select {
 		case <-l.ctx.Done():
@@ -141,15 +144,18 @@ func (m *membershipService) Heartbeat(stream grpc.BidiStreamingServer[storagedv1
 					return failf(codes.FailedPrecondition, "chunk %d with boot id %x is not registered: register first", id, req.GetBootId())
 				}
 				number = l.reg.open(id, req.GetBootId())
+				answer.EtcdEndpoints = m.s.etcdEndpoints()
+				l.view(func(s *state) { answer.Incarnation = s.cluster.Incarnation })
 				l.log.Info("heartbeat stream opened", "chunk", id, "node", c.Node)
 			}
 			if !l.reg.report(number, req) {
 				return failf(codes.Aborted, "chunk %d has opened another heartbeat stream", id)
 			}
-			if err := stream.Send(&storagedv1.HeartbeatResponse{LeaderTerm: l.term}); err != nil {
+			if err := stream.Send(answer); err != nil {
 				l.reg.close(id, number)
 				return err
 			}
+			answer = &storagedv1.HeartbeatResponse{LeaderTerm: l.term, Incarnation: answer.Incarnation}
 		}
 	}
 }

@@ -140,7 +140,10 @@ func encodeVolume(v *Volume) []byte {
 		Id: raw(v.ID), Name: v.Name, SizeBytes: v.SizeBytes, ReplicaFactor: uint32(v.ReplicaFactor), MinReplicas: uint32(v.MinReplicas),
 		Thick: !v.Thin, Parent: raw(v.Parent), ParentView: uint32(v.ParentView), SourceSnapshot: raw(v.SourceSnapshot),
 		PinsParent: v.PinsParent, SnapSeq: uint32(v.SnapSeq), Labels: maps.Clone(v.Labels), Created: nanos(v.Created),
-		State: uint32(v.State), PreferNode: v.PreferNode, TopologyNodes: slices.Clone(v.TopologyNodes),
+		State: uint32(v.State), PreferNode: v.PreferNode, TopologyNodes: slices.Clone(v.TopologyNodes), Unconfirmed: v.Unconfirmed,
+	}
+	for _, x := range v.Losses {
+		r.Losses = append(r.Losses, &LossRecord{Time: nanos(x.Time), Extents: x.Extents, Missing: slices.Clone(x.Missing)})
 	}
 	if v.Lineage != v.ID {
 		r.Lineage = raw(v.Lineage)
@@ -159,7 +162,10 @@ func decodeVolume(_ string, b []byte, rev int64) (Volume, error) {
 	v := Volume{
 		Name: r.Name, SizeBytes: r.SizeBytes, ReplicaFactor: uint8(r.ReplicaFactor), MinReplicas: uint8(r.MinReplicas), Thin: !r.Thick,
 		ParentView: block.SnapSeq(r.ParentView), PinsParent: r.PinsParent, SnapSeq: block.SnapSeq(r.SnapSeq), Labels: r.Labels,
-		Created: fromNanos(r.Created), State: VolumeState(r.State), PreferNode: r.PreferNode, TopologyNodes: r.TopologyNodes, Revision: rev,
+		Created: fromNanos(r.Created), State: VolumeState(r.State), PreferNode: r.PreferNode, TopologyNodes: r.TopologyNodes, Unconfirmed: r.Unconfirmed, Revision: rev,
+	}
+	for _, x := range r.Losses {
+		v.Losses = append(v.Losses, Loss{Time: fromNanos(x.Time), Extents: x.Extents, Missing: x.Missing})
 	}
 	for _, f := range []struct {
 		what string

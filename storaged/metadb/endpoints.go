@@ -23,6 +23,7 @@ type endpoints struct {
 	discover bool
 	log      *slog.Logger
 	kick     chan struct{} // capacity 1
+	told     chan []string // capacity 1
 	end      context.CancelFunc
 	done     sync.WaitGroup
 }
@@ -37,7 +38,7 @@ const (
 
 func newEndpoints(cli *clientv3.Client, all []string, discover bool, log *slog.Logger) *endpoints {
 	ctx, end := context.WithCancel(cli.Ctx())
-	e := &endpoints{cli: cli, all: slices.Clone(all), discover: discover, log: log, kick: make(chan struct{}, 1), end: end}
+	e := &endpoints{cli: cli, all: slices.Clone(all), discover: discover, log: log, kick: make(chan struct{}, 1), told: make(chan []string, 1), end: end}
 	e.done.Go(func() { e.run(ctx) })
 	return e
 }
@@ -71,6 +72,10 @@ func (e *endpoints) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case all := <-e.told:
+			if !e.learn(all) {
+				continue
+			}
 		case <-list:
 			if !e.relist(ctx) {
 				continue
@@ -136,6 +141,11 @@ func (e *endpoints) relist(ctx context.Context) bool {
 			all = append(all, m.ClientURLs...)
 		}
 	}
+	return e.learn(all)
+}
+
+// learn takes over a list of addresses and reports whether it is a new one.
+func (e *endpoints) learn(all []string) bool {
 	slices.Sort(all)
 	all = slices.Compact(all)
 	known := slices.Clone(e.all)
@@ -146,4 +156,16 @@ func (e *endpoints) relist(ctx context.Context) bool {
 	e.log.Info("etcd members changed", "before", e.all, "now", all)
 	e.all = all
 	return true
+}
+
+// Endpoints tells where all members are now, if the caller has heard of it from somebody else. It never blocks; of two quick calls the
+// second may be lost.
+func (d *DB) Endpoints(all []string) {
+	if d.ends == nil || !d.ends.discover {
+		return
+	}
+	select {
+	case d.ends.told <- slices.Clone(all):
+	default:
+	}
 }

@@ -472,8 +472,11 @@ type VolumeRecord struct {
 	State          uint32                 `protobuf:"varint,16,opt,name=state,proto3" json:"state,omitempty"` // 0 creating, 1 ready, 2 deleting
 	PreferNode     string                 `protobuf:"bytes,17,opt,name=prefer_node,json=preferNode,proto3" json:"prefer_node,omitempty"`
 	TopologyNodes  []string               `protobuf:"bytes,18,rep,name=topology_nodes,json=topologyNodes,proto3" json:"topology_nodes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Incarnation of the restore from backup after which the sets have not been compared with the replicas yet; 0 = nothing to compare.
+	Unconfirmed   uint64        `protobuf:"varint,19,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
+	Losses        []*LossRecord `protobuf:"bytes,20,rep,name=losses,proto3" json:"losses,omitempty"` // accepted by an administrator
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VolumeRecord) Reset() {
@@ -632,6 +635,81 @@ func (x *VolumeRecord) GetTopologyNodes() []string {
 	return nil
 }
 
+func (x *VolumeRecord) GetUnconfirmed() uint64 {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return 0
+}
+
+func (x *VolumeRecord) GetLosses() []*LossRecord {
+	if x != nil {
+		return x.Losses
+	}
+	return nil
+}
+
+// LossRecord says that older replicas were allowed to serve.
+type LossRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Time          int64                  `protobuf:"varint,1,opt,name=time,proto3" json:"time,omitempty"`
+	Extents       uint32                 `protobuf:"varint,2,opt,name=extents,proto3" json:"extents,omitempty"` // how many were concerned
+	Missing       []string               `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`  // disks that may have held newer content
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LossRecord) Reset() {
+	*x = LossRecord{}
+	mi := &file_records_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LossRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LossRecord) ProtoMessage() {}
+
+func (x *LossRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_records_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LossRecord.ProtoReflect.Descriptor instead.
+func (*LossRecord) Descriptor() ([]byte, []int) {
+	return file_records_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LossRecord) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *LossRecord) GetExtents() uint32 {
+	if x != nil {
+		return x.Extents
+	}
+	return 0
+}
+
+func (x *LossRecord) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
 type NameRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Volume        []byte                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
@@ -641,7 +719,7 @@ type NameRecord struct {
 
 func (x *NameRecord) Reset() {
 	*x = NameRecord{}
-	mi := &file_records_proto_msgTypes[6]
+	mi := &file_records_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +731,7 @@ func (x *NameRecord) String() string {
 func (*NameRecord) ProtoMessage() {}
 
 func (x *NameRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[6]
+	mi := &file_records_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +744,7 @@ func (x *NameRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameRecord.ProtoReflect.Descriptor instead.
 func (*NameRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{6}
+	return file_records_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NameRecord) GetVolume() []byte {
@@ -686,7 +764,7 @@ type OwnerRecord struct {
 
 func (x *OwnerRecord) Reset() {
 	*x = OwnerRecord{}
-	mi := &file_records_proto_msgTypes[7]
+	mi := &file_records_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +776,7 @@ func (x *OwnerRecord) String() string {
 func (*OwnerRecord) ProtoMessage() {}
 
 func (x *OwnerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[7]
+	mi := &file_records_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +789,7 @@ func (x *OwnerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnerRecord.ProtoReflect.Descriptor instead.
 func (*OwnerRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{7}
+	return file_records_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *OwnerRecord) GetChunk() uint32 {
@@ -740,7 +818,7 @@ type ExtentRecord struct {
 
 func (x *ExtentRecord) Reset() {
 	*x = ExtentRecord{}
-	mi := &file_records_proto_msgTypes[8]
+	mi := &file_records_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +830,7 @@ func (x *ExtentRecord) String() string {
 func (*ExtentRecord) ProtoMessage() {}
 
 func (x *ExtentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[8]
+	mi := &file_records_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +843,7 @@ func (x *ExtentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtentRecord.ProtoReflect.Descriptor instead.
 func (*ExtentRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{8}
+	return file_records_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExtentRecord) GetGeneration() uint32 {
@@ -801,7 +879,7 @@ type MemberRecord struct {
 
 func (x *MemberRecord) Reset() {
 	*x = MemberRecord{}
-	mi := &file_records_proto_msgTypes[9]
+	mi := &file_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +891,7 @@ func (x *MemberRecord) String() string {
 func (*MemberRecord) ProtoMessage() {}
 
 func (x *MemberRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[9]
+	mi := &file_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +904,7 @@ func (x *MemberRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRecord.ProtoReflect.Descriptor instead.
 func (*MemberRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{9}
+	return file_records_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MemberRecord) GetDisk() []byte {
@@ -868,7 +946,7 @@ type AbsentRecord struct {
 
 func (x *AbsentRecord) Reset() {
 	*x = AbsentRecord{}
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +958,7 @@ func (x *AbsentRecord) String() string {
 func (*AbsentRecord) ProtoMessage() {}
 
 func (x *AbsentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[10]
+	mi := &file_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +971,7 @@ func (x *AbsentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbsentRecord.ProtoReflect.Descriptor instead.
 func (*AbsentRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{10}
+	return file_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AbsentRecord) GetDisk() []byte {
@@ -933,7 +1011,7 @@ type GrantRecord struct {
 
 func (x *GrantRecord) Reset() {
 	*x = GrantRecord{}
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1023,7 @@ func (x *GrantRecord) String() string {
 func (*GrantRecord) ProtoMessage() {}
 
 func (x *GrantRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[11]
+	mi := &file_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1036,7 @@ func (x *GrantRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantRecord.ProtoReflect.Descriptor instead.
 func (*GrantRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{11}
+	return file_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GrantRecord) GetMode() uint32 {
@@ -1033,7 +1111,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1123,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[12]
+	mi := &file_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1136,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{12}
+	return file_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotRecord) GetId() []byte {
@@ -1126,7 +1204,7 @@ type ReservationRecord struct {
 
 func (x *ReservationRecord) Reset() {
 	*x = ReservationRecord{}
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1216,7 @@ func (x *ReservationRecord) String() string {
 func (*ReservationRecord) ProtoMessage() {}
 
 func (x *ReservationRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[13]
+	mi := &file_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1229,7 @@ func (x *ReservationRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReservationRecord.ProtoReflect.Descriptor instead.
 func (*ReservationRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{13}
+	return file_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReservationRecord) GetState() []byte {
@@ -1174,7 +1252,7 @@ type TombstoneRecord struct {
 
 func (x *TombstoneRecord) Reset() {
 	*x = TombstoneRecord{}
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1264,7 @@ func (x *TombstoneRecord) String() string {
 func (*TombstoneRecord) ProtoMessage() {}
 
 func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_records_proto_msgTypes[14]
+	mi := &file_records_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1277,7 @@ func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneRecord.ProtoReflect.Descriptor instead.
 func (*TombstoneRecord) Descriptor() ([]byte, []int) {
-	return file_records_proto_rawDescGZIP(), []int{14}
+	return file_records_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TombstoneRecord) GetVolume() []byte {
@@ -1284,7 +1362,7 @@ const file_records_proto_rawDesc = "" +
 	"\x05since\x18\b \x01(\x03R\x05since\x12\x18\n" +
 	"\amessage\x18\t \x01(\tR\amessage\x12\x16\n" +
 	"\x06device\x18\n" +
-	" \x01(\tR\x06device\"\xf6\x04\n" +
+	" \x01(\tR\x06device\"\xce\x05\n" +
 	"\fVolumeRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
@@ -1308,10 +1386,17 @@ const file_records_proto_rawDesc = "" +
 	"\x05state\x18\x10 \x01(\rR\x05state\x12\x1f\n" +
 	"\vprefer_node\x18\x11 \x01(\tR\n" +
 	"preferNode\x12%\n" +
-	"\x0etopology_nodes\x18\x12 \x03(\tR\rtopologyNodes\x1a9\n" +
+	"\x0etopology_nodes\x18\x12 \x03(\tR\rtopologyNodes\x12 \n" +
+	"\vunconfirmed\x18\x13 \x01(\x04R\vunconfirmed\x124\n" +
+	"\x06losses\x18\x14 \x03(\v2\x1c.iomesh.metadb.v1.LossRecordR\x06losses\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"$\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"T\n" +
+	"\n" +
+	"LossRecord\x12\x12\n" +
+	"\x04time\x18\x01 \x01(\x03R\x04time\x12\x18\n" +
+	"\aextents\x18\x02 \x01(\rR\aextents\x12\x18\n" +
+	"\amissing\x18\x03 \x03(\tR\amissing\"$\n" +
 	"\n" +
 	"NameRecord\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\fR\x06volume\"9\n" +
@@ -1377,7 +1462,7 @@ func file_records_proto_rawDescGZIP() []byte {
 	return file_records_proto_rawDescData
 }
 
-var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_records_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_records_proto_goTypes = []any{
 	(*ClusterRecord)(nil),     // 0: iomesh.metadb.v1.ClusterRecord
 	(*LeaderRecord)(nil),      // 1: iomesh.metadb.v1.LeaderRecord
@@ -1385,26 +1470,28 @@ var file_records_proto_goTypes = []any{
 	(*NodeRecord)(nil),        // 3: iomesh.metadb.v1.NodeRecord
 	(*DiskRecord)(nil),        // 4: iomesh.metadb.v1.DiskRecord
 	(*VolumeRecord)(nil),      // 5: iomesh.metadb.v1.VolumeRecord
-	(*NameRecord)(nil),        // 6: iomesh.metadb.v1.NameRecord
-	(*OwnerRecord)(nil),       // 7: iomesh.metadb.v1.OwnerRecord
-	(*ExtentRecord)(nil),      // 8: iomesh.metadb.v1.ExtentRecord
-	(*MemberRecord)(nil),      // 9: iomesh.metadb.v1.MemberRecord
-	(*AbsentRecord)(nil),      // 10: iomesh.metadb.v1.AbsentRecord
-	(*GrantRecord)(nil),       // 11: iomesh.metadb.v1.GrantRecord
-	(*SnapshotRecord)(nil),    // 12: iomesh.metadb.v1.SnapshotRecord
-	(*ReservationRecord)(nil), // 13: iomesh.metadb.v1.ReservationRecord
-	(*TombstoneRecord)(nil),   // 14: iomesh.metadb.v1.TombstoneRecord
-	nil,                       // 15: iomesh.metadb.v1.VolumeRecord.LabelsEntry
+	(*LossRecord)(nil),        // 6: iomesh.metadb.v1.LossRecord
+	(*NameRecord)(nil),        // 7: iomesh.metadb.v1.NameRecord
+	(*OwnerRecord)(nil),       // 8: iomesh.metadb.v1.OwnerRecord
+	(*ExtentRecord)(nil),      // 9: iomesh.metadb.v1.ExtentRecord
+	(*MemberRecord)(nil),      // 10: iomesh.metadb.v1.MemberRecord
+	(*AbsentRecord)(nil),      // 11: iomesh.metadb.v1.AbsentRecord
+	(*GrantRecord)(nil),       // 12: iomesh.metadb.v1.GrantRecord
+	(*SnapshotRecord)(nil),    // 13: iomesh.metadb.v1.SnapshotRecord
+	(*ReservationRecord)(nil), // 14: iomesh.metadb.v1.ReservationRecord
+	(*TombstoneRecord)(nil),   // 15: iomesh.metadb.v1.TombstoneRecord
+	nil,                       // 16: iomesh.metadb.v1.VolumeRecord.LabelsEntry
 }
 var file_records_proto_depIdxs = []int32{
-	15, // 0: iomesh.metadb.v1.VolumeRecord.labels:type_name -> iomesh.metadb.v1.VolumeRecord.LabelsEntry
-	9,  // 1: iomesh.metadb.v1.ExtentRecord.members:type_name -> iomesh.metadb.v1.MemberRecord
-	10, // 2: iomesh.metadb.v1.ExtentRecord.absent:type_name -> iomesh.metadb.v1.AbsentRecord
-	3,  // [3:3] is the sub-list for method output_type
-	3,  // [3:3] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	16, // 0: iomesh.metadb.v1.VolumeRecord.labels:type_name -> iomesh.metadb.v1.VolumeRecord.LabelsEntry
+	6,  // 1: iomesh.metadb.v1.VolumeRecord.losses:type_name -> iomesh.metadb.v1.LossRecord
+	10, // 2: iomesh.metadb.v1.ExtentRecord.members:type_name -> iomesh.metadb.v1.MemberRecord
+	11, // 3: iomesh.metadb.v1.ExtentRecord.absent:type_name -> iomesh.metadb.v1.AbsentRecord
+	4,  // [4:4] is the sub-list for method output_type
+	4,  // [4:4] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_records_proto_init() }
@@ -1418,7 +1505,7 @@ func file_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_records_proto_rawDesc), len(file_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -121,7 +121,18 @@ type Volume struct {
 	State          VolumeState
 	PreferNode     string
 	TopologyNodes  []string // nodes replicas are restricted to; empty = all
-	Revision       int64
+	// Unconfirmed is the incarnation of a restore from backup after which the sets have not been compared with the replicas yet: the volume
+	// is not served until they have. 0 = confirmed.
+	Unconfirmed uint64
+	Losses      []Loss
+	Revision    int64
+}
+
+// Loss records that an administrator let older replicas serve (I15).
+type Loss struct {
+	Time    time.Time
+	Extents uint32   // how many were concerned
+	Missing []string // disks that may have held newer content
 }
 
 // Extents is the number of extents of the volume.

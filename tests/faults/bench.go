@@ -39,6 +39,7 @@ func up(ctx context.Context, r *run, diskBytes int64, chunkArgs ...string) (*ben
 	}
 	b := &bench{Cluster: c}
 	b.load, b.end = context.WithCancel(context.WithoutCancel(ctx))
+	c.Supervise(b.load)
 	r.say("three nodes, each with a meta member, a chunk and a disk of %d MiB, up in %.1f s", diskBytes>>20, time.Since(start).Seconds())
 	return b, nil
 }
@@ -77,6 +78,7 @@ func (b *bench) create(ctx context.Context, name string, sizeBytes uint64, repli
 	if err != nil {
 		return nil, fmt.Errorf("log in to volume %s: %w", name, err)
 	}
+	x.Use(x.session)
 	b.volumes = append(b.volumes, x)
 	return x, nil
 }
@@ -84,7 +86,7 @@ func (b *bench) create(ctx context.Context, name string, sizeBytes uint64, repli
 // start begins the load of all volumes that have none yet.
 func (b *bench) start(vs ...*volume) {
 	for _, v := range vs {
-		v.Start(b.load, v.session)
+		v.Start(b.load)
 	}
 }
 

@@ -4,6 +4,7 @@
 //	power     everything killed at once, again and again
 //	resync    how much a resync copies after an outage under load
 //	full      the pool is filled, and goes on after space was freed
+//	metadata  all meta members lose their directories, a backup is restored
 //	idle      what idle volumes cost
 //	all       these, one after the other
 //
@@ -57,6 +58,7 @@ func main() {
 		{"power", "all processes killed at once under load, and started again", power},
 		{"resync", "bytes copied after an outage under load", resync},
 		{"full", "fill the pool, and go on", full},
+		{"metadata", "all metadata lost and restored from a backup", metadata},
 		{"idle", "CPU and memory of idle volumes", idle},
 	}
 	all := &cobra.Command{Use: "all", Short: "all of them", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {

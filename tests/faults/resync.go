@@ -71,6 +71,9 @@ func resync(ctx context.Context, r *run) error {
 		return err
 	}
 	took := time.Since(start)
+	if err := pause(ctx, 3*time.Second); err != nil { // the owner's next complete report
+		return err
+	}
 	done, err := b.resynced(ctx, v)
 	if err != nil {
 		return err

@@ -190,7 +190,8 @@ type RegisterResponse struct {
 	EtcdEndpoints []string               `protobuf:"bytes,3,rep,name=etcd_endpoints,json=etcdEndpoints,proto3" json:"etcd_endpoints,omitempty"` // https://host:port
 	FeatureLevel  uint32                 `protobuf:"varint,4,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`   // level in use in the cluster
 	// Ownership records with a lower revision were given to an earlier process of this chunk: wait for a new epoch.
-	Revision      int64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision      int64  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	Incarnation   uint64 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the metadata
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,6 +257,13 @@ func (x *RegisterResponse) GetFeatureLevel() uint32 {
 func (x *RegisterResponse) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *RegisterResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
 	}
 	return 0
 }
@@ -377,8 +385,11 @@ func (x *HeartbeatRequest) GetCertificateExpires() *timestamppb.Timestamp {
 }
 
 type HeartbeatResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	LeaderTerm    uint64                 `protobuf:"varint,1,opt,name=leader_term,json=leaderTerm,proto3" json:"leader_term,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	LeaderTerm uint64                 `protobuf:"varint,1,opt,name=leader_term,json=leaderTerm,proto3" json:"leader_term,omitempty"`
+	// Raised when the metadata was restored from a backup: a chunk that registered under another one starts again.
+	Incarnation   uint64   `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	EtcdEndpoints []string `protobuf:"bytes,3,rep,name=etcd_endpoints,json=etcdEndpoints,proto3" json:"etcd_endpoints,omitempty"` // of all members now; only in the first response of a stream
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -418,6 +429,20 @@ func (x *HeartbeatResponse) GetLeaderTerm() uint64 {
 		return x.LeaderTerm
 	}
 	return 0
+}
+
+func (x *HeartbeatResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *HeartbeatResponse) GetEtcdEndpoints() []string {
+	if x != nil {
+		return x.EtcdEndpoints
+	}
+	return nil
 }
 
 type DiskReport struct {
@@ -1421,6 +1446,11 @@ type ReplicaInfo struct {
 	Watermark      uint64                 `protobuf:"varint,5,opt,name=watermark,proto3" json:"watermark,omitempty"`
 	AllocatedBytes uint64                 `protobuf:"varint,6,opt,name=allocated_bytes,json=allocatedBytes,proto3" json:"allocated_bytes,omitempty"`
 	SnapshotBytes  uint64                 `protobuf:"varint,7,opt,name=snapshot_bytes,json=snapshotBytes,proto3" json:"snapshot_bytes,omitempty"`
+	Highest        uint64                 `protobuf:"varint,8,opt,name=highest,proto3" json:"highest,omitempty"`                 // stamp
+	Epoch          uint64                 `protobuf:"varint,9,opt,name=epoch,proto3" json:"epoch,omitempty"`                     // the volume's fence on this disk
+	SnapSeq        uint32                 `protobuf:"varint,10,opt,name=snap_seq,json=snapSeq,proto3" json:"snap_seq,omitempty"` // of the newest layer
+	Incomplete     bool                   `protobuf:"varint,11,opt,name=incomplete,proto3" json:"incomplete,omitempty"`          // it was being copied to
+	Suspect        bool                   `protobuf:"varint,12,opt,name=suspect,proto3" json:"suspect,omitempty"`                // it may have lost acknowledged writes
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1502,6 +1532,41 @@ func (x *ReplicaInfo) GetSnapshotBytes() uint64 {
 		return x.SnapshotBytes
 	}
 	return 0
+}
+
+func (x *ReplicaInfo) GetHighest() uint64 {
+	if x != nil {
+		return x.Highest
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetSnapSeq() uint32 {
+	if x != nil {
+		return x.SnapSeq
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetIncomplete() bool {
+	if x != nil {
+		return x.Incomplete
+	}
+	return false
+}
+
+func (x *ReplicaInfo) GetSuspect() bool {
+	if x != nil {
+		return x.Suspect
+	}
+	return false
 }
 
 type ReadViewRequest struct {
@@ -1787,14 +1852,15 @@ const file_chunk_proto_rawDesc = "" +
 	"\rfeature_level\x18\b \x01(\rR\ffeatureLevel\x12\x10\n" +
 	"\x03pid\x18\t \x01(\x05R\x03pid\x12\x17\n" +
 	"\aboot_id\x18\n" +
-	" \x01(\x04R\x06bootId\"\xaf\x01\n" +
+	" \x01(\x04R\x06bootId\"\xd1\x01\n" +
 	"\x10RegisterResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\rR\x05chunk\x12%\n" +
 	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\x12#\n" +
 	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x03R\brevision\"\xab\x03\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\x12 \n" +
+	"\vincarnation\x18\x06 \x01(\x04R\vincarnation\"\xab\x03\n" +
 	"\x10HeartbeatRequest\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\rR\x05chunk\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\x04R\x06bootId\x124\n" +
@@ -1806,10 +1872,12 @@ const file_chunk_proto_rawDesc = "" +
 	"\x05clock\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05clock\x12%\n" +
 	"\x0elogins_refused\x18\t \x01(\x04R\rloginsRefused\x12K\n" +
 	"\x13certificate_expires\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x12certificateExpires\"4\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x12certificateExpires\"}\n" +
 	"\x11HeartbeatResponse\x12\x1f\n" +
 	"\vleader_term\x18\x01 \x01(\x04R\n" +
-	"leaderTerm\"_\n" +
+	"leaderTerm\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12%\n" +
+	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\"_\n" +
 	"\n" +
 	"DiskReport\x12,\n" +
 	"\x04disk\x18\x01 \x01(\v2\x18.iomesh.storaged.v1.DiskR\x04disk\x12#\n" +
@@ -1870,7 +1938,7 @@ const file_chunk_proto_rawDesc = "" +
 	"\tsnap_seqs\x18\x02 \x03(\rR\bsnapSeqs\x12\x19\n" +
 	"\bsnap_seq\x18\x03 \x01(\rR\asnapSeq\"\x16\n" +
 	"\x14SetSnapshotsResponse\"\x15\n" +
-	"\x13ListReplicasRequest\"\xe9\x01\n" +
+	"\x13ListReplicasRequest\"\xee\x02\n" +
 	"\vReplicaInfo\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x16\n" +
 	"\x06extent\x18\x02 \x01(\rR\x06extent\x12\x17\n" +
@@ -1880,7 +1948,15 @@ const file_chunk_proto_rawDesc = "" +
 	"generation\x12\x1c\n" +
 	"\twatermark\x18\x05 \x01(\x04R\twatermark\x12'\n" +
 	"\x0fallocated_bytes\x18\x06 \x01(\x04R\x0eallocatedBytes\x12%\n" +
-	"\x0esnapshot_bytes\x18\a \x01(\x04R\rsnapshotBytes\"\x8f\x01\n" +
+	"\x0esnapshot_bytes\x18\a \x01(\x04R\rsnapshotBytes\x12\x18\n" +
+	"\ahighest\x18\b \x01(\x04R\ahighest\x12\x14\n" +
+	"\x05epoch\x18\t \x01(\x04R\x05epoch\x12\x19\n" +
+	"\bsnap_seq\x18\n" +
+	" \x01(\rR\asnapSeq\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\v \x01(\bR\n" +
+	"incomplete\x12\x18\n" +
+	"\asuspect\x18\f \x01(\bR\asuspect\"\x8f\x01\n" +
 	"\x0fReadViewRequest\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x19\n" +
 	"\bsnap_seq\x18\x02 \x01(\rR\asnapSeq\x12!\n" +

@@ -1853,6 +1853,210 @@ func (x *MoveOwnerRequest) GetNode() string {
 	return ""
 }
 
+type AcceptLossRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Confirm       string                 `protobuf:"bytes,2,opt,name=confirm,proto3" json:"confirm,omitempty"` // the volume's name; empty: only say what would happen
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptLossRequest) Reset() {
+	*x = AcceptLossRequest{}
+	mi := &file_volumes_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptLossRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptLossRequest) ProtoMessage() {}
+
+func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_volumes_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptLossRequest.ProtoReflect.Descriptor instead.
+func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
+	return file_volumes_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *AcceptLossRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AcceptLossRequest) GetConfirm() string {
+	if x != nil {
+		return x.Confirm
+	}
+	return ""
+}
+
+type AcceptLossResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Extents       []*ExtentLoss          `protobuf:"bytes,1,rep,name=extents,proto3" json:"extents,omitempty"`                               // those whose newest replicas are missing
+	MissingDisks  []string               `protobuf:"bytes,2,rep,name=missing_disks,json=missingDisks,proto3" json:"missing_disks,omitempty"` // that may hold newer content
+	Accepted      bool                   `protobuf:"varint,3,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the volume from now on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptLossResponse) Reset() {
+	*x = AcceptLossResponse{}
+	mi := &file_volumes_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptLossResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptLossResponse) ProtoMessage() {}
+
+func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_volumes_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptLossResponse.ProtoReflect.Descriptor instead.
+func (*AcceptLossResponse) Descriptor() ([]byte, []int) {
+	return file_volumes_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *AcceptLossResponse) GetExtents() []*ExtentLoss {
+	if x != nil {
+		return x.Extents
+	}
+	return nil
+}
+
+func (x *AcceptLossResponse) GetMissingDisks() []string {
+	if x != nil {
+		return x.MissingDisks
+	}
+	return nil
+}
+
+func (x *AcceptLossResponse) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
+func (x *AcceptLossResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type ExtentLoss struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Index              uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	RecordedGeneration uint32                 `protobuf:"varint,2,opt,name=recorded_generation,json=recordedGeneration,proto3" json:"recorded_generation,omitempty"`
+	Generation         uint32                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`      // of the replica that is to serve
+	DiskId             string                 `protobuf:"bytes,4,opt,name=disk_id,json=diskId,proto3" json:"disk_id,omitempty"` // that replica's
+	Node               string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	Missing            []string               `protobuf:"bytes,6,rep,name=missing,proto3" json:"missing,omitempty"` // disks of the recorded members that cannot be reached
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ExtentLoss) Reset() {
+	*x = ExtentLoss{}
+	mi := &file_volumes_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExtentLoss) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExtentLoss) ProtoMessage() {}
+
+func (x *ExtentLoss) ProtoReflect() protoreflect.Message {
+	mi := &file_volumes_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExtentLoss.ProtoReflect.Descriptor instead.
+func (*ExtentLoss) Descriptor() ([]byte, []int) {
+	return file_volumes_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ExtentLoss) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ExtentLoss) GetRecordedGeneration() uint32 {
+	if x != nil {
+		return x.RecordedGeneration
+	}
+	return 0
+}
+
+func (x *ExtentLoss) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ExtentLoss) GetDiskId() string {
+	if x != nil {
+		return x.DiskId
+	}
+	return ""
+}
+
+func (x *ExtentLoss) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ExtentLoss) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
 type LocateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Iqn           string                 `protobuf:"bytes,1,opt,name=iqn,proto3" json:"iqn,omitempty"`
@@ -1862,7 +2066,7 @@ type LocateRequest struct {
 
 func (x *LocateRequest) Reset() {
 	*x = LocateRequest{}
-	mi := &file_volumes_proto_msgTypes[24]
+	mi := &file_volumes_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +2078,7 @@ func (x *LocateRequest) String() string {
 func (*LocateRequest) ProtoMessage() {}
 
 func (x *LocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[24]
+	mi := &file_volumes_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +2091,7 @@ func (x *LocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
 func (*LocateRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{24}
+	return file_volumes_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LocateRequest) GetIqn() string {
@@ -1909,7 +2113,7 @@ type LocateResponse struct {
 
 func (x *LocateResponse) Reset() {
 	*x = LocateResponse{}
-	mi := &file_volumes_proto_msgTypes[25]
+	mi := &file_volumes_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +2125,7 @@ func (x *LocateResponse) String() string {
 func (*LocateResponse) ProtoMessage() {}
 
 func (x *LocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[25]
+	mi := &file_volumes_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2138,7 @@ func (x *LocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
 func (*LocateResponse) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{25}
+	return file_volumes_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LocateResponse) GetVolumeId() string {
@@ -2125,7 +2329,25 @@ const file_volumes_proto_rawDesc = "" +
 	"\x10MoveOwnerRequest\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\rR\x05chunk\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node\"!\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"=\n" +
+	"\x11AcceptLossRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aconfirm\x18\x02 \x01(\tR\aconfirm\"\xa5\x01\n" +
+	"\x12AcceptLossResponse\x128\n" +
+	"\aextents\x18\x01 \x03(\v2\x1e.iomesh.storaged.v1.ExtentLossR\aextents\x12#\n" +
+	"\rmissing_disks\x18\x02 \x03(\tR\fmissingDisks\x12\x1a\n" +
+	"\baccepted\x18\x03 \x01(\bR\baccepted\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"\xba\x01\n" +
+	"\n" +
+	"ExtentLoss\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12/\n" +
+	"\x13recorded_generation\x18\x02 \x01(\rR\x12recordedGeneration\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\rR\n" +
+	"generation\x12\x17\n" +
+	"\adisk_id\x18\x04 \x01(\tR\x06diskId\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x18\n" +
+	"\amissing\x18\x06 \x03(\tR\amissing\"!\n" +
 	"\rLocateRequest\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\"q\n" +
 	"\x0eLocateResponse\x12\x1b\n" +
@@ -2144,7 +2366,8 @@ const file_volumes_proto_rawDesc = "" +
 	"\tHEALTH_OK\x10\x01\x12\x13\n" +
 	"\x0fHEALTH_DEGRADED\x10\x02\x12\x12\n" +
 	"\x0eHEALTH_AT_RISK\x10\x03\x12\x16\n" +
-	"\x12HEALTH_UNAVAILABLE\x10\x042\xf2\t\n" +
+	"\x12HEALTH_UNAVAILABLE\x10\x042\xcf\n" +
+	"\n" +
 	"\aVolumes\x12S\n" +
 	"\fCreateVolume\x12'.iomesh.storaged.v1.CreateVolumeRequest\x1a\x1a.iomesh.storaged.v1.Volume\x12a\n" +
 	"\fDeleteVolume\x12'.iomesh.storaged.v1.DeleteVolumeRequest\x1a(.iomesh.storaged.v1.DeleteVolumeResponse\x12M\n" +
@@ -2158,7 +2381,9 @@ const file_volumes_proto_rawDesc = "" +
 	"\rPublishVolume\x12(.iomesh.storaged.v1.PublishVolumeRequest\x1a\x19.iomesh.storaged.v1.Grant\x12j\n" +
 	"\x0fUnpublishVolume\x12*.iomesh.storaged.v1.UnpublishVolumeRequest\x1a+.iomesh.storaged.v1.UnpublishVolumeResponse\x12J\n" +
 	"\bGetGrant\x12#.iomesh.storaged.v1.GetGrantRequest\x1a\x19.iomesh.storaged.v1.Grant\x12M\n" +
-	"\tMoveOwner\x12$.iomesh.storaged.v1.MoveOwnerRequest\x1a\x1a.iomesh.storaged.v1.Volume\x12O\n" +
+	"\tMoveOwner\x12$.iomesh.storaged.v1.MoveOwnerRequest\x1a\x1a.iomesh.storaged.v1.Volume\x12[\n" +
+	"\n" +
+	"AcceptLoss\x12%.iomesh.storaged.v1.AcceptLossRequest\x1a&.iomesh.storaged.v1.AcceptLossResponse\x12O\n" +
 	"\x06Locate\x12!.iomesh.storaged.v1.LocateRequest\x1a\".iomesh.storaged.v1.LocateResponseB5Z3github.com/iomesh/iomesh/api/storaged/v1;storagedv1b\x06proto3"
 
 var (
@@ -2174,7 +2399,7 @@ func file_volumes_proto_rawDescGZIP() []byte {
 }
 
 var file_volumes_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_volumes_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_volumes_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_volumes_proto_goTypes = []any{
 	(AccessMode)(0),                 // 0: iomesh.storaged.v1.AccessMode
 	(Health)(0),                     // 1: iomesh.storaged.v1.Health
@@ -2202,61 +2427,67 @@ var file_volumes_proto_goTypes = []any{
 	(*UnpublishVolumeResponse)(nil), // 23: iomesh.storaged.v1.UnpublishVolumeResponse
 	(*GetGrantRequest)(nil),         // 24: iomesh.storaged.v1.GetGrantRequest
 	(*MoveOwnerRequest)(nil),        // 25: iomesh.storaged.v1.MoveOwnerRequest
-	(*LocateRequest)(nil),           // 26: iomesh.storaged.v1.LocateRequest
-	(*LocateResponse)(nil),          // 27: iomesh.storaged.v1.LocateResponse
-	nil,                             // 28: iomesh.storaged.v1.Volume.LabelsEntry
-	nil,                             // 29: iomesh.storaged.v1.CreateVolumeRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
+	(*AcceptLossRequest)(nil),       // 26: iomesh.storaged.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),      // 27: iomesh.storaged.v1.AcceptLossResponse
+	(*ExtentLoss)(nil),              // 28: iomesh.storaged.v1.ExtentLoss
+	(*LocateRequest)(nil),           // 29: iomesh.storaged.v1.LocateRequest
+	(*LocateResponse)(nil),          // 30: iomesh.storaged.v1.LocateResponse
+	nil,                             // 31: iomesh.storaged.v1.Volume.LabelsEntry
+	nil,                             // 32: iomesh.storaged.v1.CreateVolumeRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),   // 33: google.protobuf.Timestamp
 }
 var file_volumes_proto_depIdxs = []int32{
-	28, // 0: iomesh.storaged.v1.Volume.labels:type_name -> iomesh.storaged.v1.Volume.LabelsEntry
-	30, // 1: iomesh.storaged.v1.Volume.created:type_name -> google.protobuf.Timestamp
+	31, // 0: iomesh.storaged.v1.Volume.labels:type_name -> iomesh.storaged.v1.Volume.LabelsEntry
+	33, // 1: iomesh.storaged.v1.Volume.created:type_name -> google.protobuf.Timestamp
 	3,  // 2: iomesh.storaged.v1.Volume.status:type_name -> iomesh.storaged.v1.VolumeStatus
 	20, // 3: iomesh.storaged.v1.Volume.grants:type_name -> iomesh.storaged.v1.Grant
 	1,  // 4: iomesh.storaged.v1.VolumeStatus.health:type_name -> iomesh.storaged.v1.Health
-	30, // 5: iomesh.storaged.v1.VolumeStatus.as_of:type_name -> google.protobuf.Timestamp
+	33, // 5: iomesh.storaged.v1.VolumeStatus.as_of:type_name -> google.protobuf.Timestamp
 	4,  // 6: iomesh.storaged.v1.VolumeStatus.extent_status:type_name -> iomesh.storaged.v1.ExtentStatus
 	5,  // 7: iomesh.storaged.v1.ExtentStatus.members:type_name -> iomesh.storaged.v1.Member
 	5,  // 8: iomesh.storaged.v1.ExtentStatus.absent:type_name -> iomesh.storaged.v1.Member
-	29, // 9: iomesh.storaged.v1.CreateVolumeRequest.labels:type_name -> iomesh.storaged.v1.CreateVolumeRequest.LabelsEntry
+	32, // 9: iomesh.storaged.v1.CreateVolumeRequest.labels:type_name -> iomesh.storaged.v1.CreateVolumeRequest.LabelsEntry
 	2,  // 10: iomesh.storaged.v1.ListVolumesResponse.volumes:type_name -> iomesh.storaged.v1.Volume
-	30, // 11: iomesh.storaged.v1.Snapshot.created:type_name -> google.protobuf.Timestamp
+	33, // 11: iomesh.storaged.v1.Snapshot.created:type_name -> google.protobuf.Timestamp
 	13, // 12: iomesh.storaged.v1.ListSnapshotsResponse.snapshots:type_name -> iomesh.storaged.v1.Snapshot
 	0,  // 13: iomesh.storaged.v1.Grant.mode:type_name -> iomesh.storaged.v1.AccessMode
 	0,  // 14: iomesh.storaged.v1.PublishVolumeRequest.mode:type_name -> iomesh.storaged.v1.AccessMode
-	6,  // 15: iomesh.storaged.v1.Volumes.CreateVolume:input_type -> iomesh.storaged.v1.CreateVolumeRequest
-	7,  // 16: iomesh.storaged.v1.Volumes.DeleteVolume:input_type -> iomesh.storaged.v1.DeleteVolumeRequest
-	9,  // 17: iomesh.storaged.v1.Volumes.GetVolume:input_type -> iomesh.storaged.v1.GetVolumeRequest
-	10, // 18: iomesh.storaged.v1.Volumes.ListVolumes:input_type -> iomesh.storaged.v1.ListVolumesRequest
-	12, // 19: iomesh.storaged.v1.Volumes.ExpandVolume:input_type -> iomesh.storaged.v1.ExpandVolumeRequest
-	14, // 20: iomesh.storaged.v1.Volumes.CreateSnapshot:input_type -> iomesh.storaged.v1.CreateSnapshotRequest
-	15, // 21: iomesh.storaged.v1.Volumes.DeleteSnapshot:input_type -> iomesh.storaged.v1.DeleteSnapshotRequest
-	17, // 22: iomesh.storaged.v1.Volumes.GetSnapshot:input_type -> iomesh.storaged.v1.GetSnapshotRequest
-	18, // 23: iomesh.storaged.v1.Volumes.ListSnapshots:input_type -> iomesh.storaged.v1.ListSnapshotsRequest
-	21, // 24: iomesh.storaged.v1.Volumes.PublishVolume:input_type -> iomesh.storaged.v1.PublishVolumeRequest
-	22, // 25: iomesh.storaged.v1.Volumes.UnpublishVolume:input_type -> iomesh.storaged.v1.UnpublishVolumeRequest
-	24, // 26: iomesh.storaged.v1.Volumes.GetGrant:input_type -> iomesh.storaged.v1.GetGrantRequest
-	25, // 27: iomesh.storaged.v1.Volumes.MoveOwner:input_type -> iomesh.storaged.v1.MoveOwnerRequest
-	26, // 28: iomesh.storaged.v1.Volumes.Locate:input_type -> iomesh.storaged.v1.LocateRequest
-	2,  // 29: iomesh.storaged.v1.Volumes.CreateVolume:output_type -> iomesh.storaged.v1.Volume
-	8,  // 30: iomesh.storaged.v1.Volumes.DeleteVolume:output_type -> iomesh.storaged.v1.DeleteVolumeResponse
-	2,  // 31: iomesh.storaged.v1.Volumes.GetVolume:output_type -> iomesh.storaged.v1.Volume
-	11, // 32: iomesh.storaged.v1.Volumes.ListVolumes:output_type -> iomesh.storaged.v1.ListVolumesResponse
-	2,  // 33: iomesh.storaged.v1.Volumes.ExpandVolume:output_type -> iomesh.storaged.v1.Volume
-	13, // 34: iomesh.storaged.v1.Volumes.CreateSnapshot:output_type -> iomesh.storaged.v1.Snapshot
-	16, // 35: iomesh.storaged.v1.Volumes.DeleteSnapshot:output_type -> iomesh.storaged.v1.DeleteSnapshotResponse
-	13, // 36: iomesh.storaged.v1.Volumes.GetSnapshot:output_type -> iomesh.storaged.v1.Snapshot
-	19, // 37: iomesh.storaged.v1.Volumes.ListSnapshots:output_type -> iomesh.storaged.v1.ListSnapshotsResponse
-	20, // 38: iomesh.storaged.v1.Volumes.PublishVolume:output_type -> iomesh.storaged.v1.Grant
-	23, // 39: iomesh.storaged.v1.Volumes.UnpublishVolume:output_type -> iomesh.storaged.v1.UnpublishVolumeResponse
-	20, // 40: iomesh.storaged.v1.Volumes.GetGrant:output_type -> iomesh.storaged.v1.Grant
-	2,  // 41: iomesh.storaged.v1.Volumes.MoveOwner:output_type -> iomesh.storaged.v1.Volume
-	27, // 42: iomesh.storaged.v1.Volumes.Locate:output_type -> iomesh.storaged.v1.LocateResponse
-	29, // [29:43] is the sub-list for method output_type
-	15, // [15:29] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	28, // 15: iomesh.storaged.v1.AcceptLossResponse.extents:type_name -> iomesh.storaged.v1.ExtentLoss
+	6,  // 16: iomesh.storaged.v1.Volumes.CreateVolume:input_type -> iomesh.storaged.v1.CreateVolumeRequest
+	7,  // 17: iomesh.storaged.v1.Volumes.DeleteVolume:input_type -> iomesh.storaged.v1.DeleteVolumeRequest
+	9,  // 18: iomesh.storaged.v1.Volumes.GetVolume:input_type -> iomesh.storaged.v1.GetVolumeRequest
+	10, // 19: iomesh.storaged.v1.Volumes.ListVolumes:input_type -> iomesh.storaged.v1.ListVolumesRequest
+	12, // 20: iomesh.storaged.v1.Volumes.ExpandVolume:input_type -> iomesh.storaged.v1.ExpandVolumeRequest
+	14, // 21: iomesh.storaged.v1.Volumes.CreateSnapshot:input_type -> iomesh.storaged.v1.CreateSnapshotRequest
+	15, // 22: iomesh.storaged.v1.Volumes.DeleteSnapshot:input_type -> iomesh.storaged.v1.DeleteSnapshotRequest
+	17, // 23: iomesh.storaged.v1.Volumes.GetSnapshot:input_type -> iomesh.storaged.v1.GetSnapshotRequest
+	18, // 24: iomesh.storaged.v1.Volumes.ListSnapshots:input_type -> iomesh.storaged.v1.ListSnapshotsRequest
+	21, // 25: iomesh.storaged.v1.Volumes.PublishVolume:input_type -> iomesh.storaged.v1.PublishVolumeRequest
+	22, // 26: iomesh.storaged.v1.Volumes.UnpublishVolume:input_type -> iomesh.storaged.v1.UnpublishVolumeRequest
+	24, // 27: iomesh.storaged.v1.Volumes.GetGrant:input_type -> iomesh.storaged.v1.GetGrantRequest
+	25, // 28: iomesh.storaged.v1.Volumes.MoveOwner:input_type -> iomesh.storaged.v1.MoveOwnerRequest
+	26, // 29: iomesh.storaged.v1.Volumes.AcceptLoss:input_type -> iomesh.storaged.v1.AcceptLossRequest
+	29, // 30: iomesh.storaged.v1.Volumes.Locate:input_type -> iomesh.storaged.v1.LocateRequest
+	2,  // 31: iomesh.storaged.v1.Volumes.CreateVolume:output_type -> iomesh.storaged.v1.Volume
+	8,  // 32: iomesh.storaged.v1.Volumes.DeleteVolume:output_type -> iomesh.storaged.v1.DeleteVolumeResponse
+	2,  // 33: iomesh.storaged.v1.Volumes.GetVolume:output_type -> iomesh.storaged.v1.Volume
+	11, // 34: iomesh.storaged.v1.Volumes.ListVolumes:output_type -> iomesh.storaged.v1.ListVolumesResponse
+	2,  // 35: iomesh.storaged.v1.Volumes.ExpandVolume:output_type -> iomesh.storaged.v1.Volume
+	13, // 36: iomesh.storaged.v1.Volumes.CreateSnapshot:output_type -> iomesh.storaged.v1.Snapshot
+	16, // 37: iomesh.storaged.v1.Volumes.DeleteSnapshot:output_type -> iomesh.storaged.v1.DeleteSnapshotResponse
+	13, // 38: iomesh.storaged.v1.Volumes.GetSnapshot:output_type -> iomesh.storaged.v1.Snapshot
+	19, // 39: iomesh.storaged.v1.Volumes.ListSnapshots:output_type -> iomesh.storaged.v1.ListSnapshotsResponse
+	20, // 40: iomesh.storaged.v1.Volumes.PublishVolume:output_type -> iomesh.storaged.v1.Grant
+	23, // 41: iomesh.storaged.v1.Volumes.UnpublishVolume:output_type -> iomesh.storaged.v1.UnpublishVolumeResponse
+	20, // 42: iomesh.storaged.v1.Volumes.GetGrant:output_type -> iomesh.storaged.v1.Grant
+	2,  // 43: iomesh.storaged.v1.Volumes.MoveOwner:output_type -> iomesh.storaged.v1.Volume
+	27, // 44: iomesh.storaged.v1.Volumes.AcceptLoss:output_type -> iomesh.storaged.v1.AcceptLossResponse
+	30, // 45: iomesh.storaged.v1.Volumes.Locate:output_type -> iomesh.storaged.v1.LocateResponse
+	31, // [31:46] is the sub-list for method output_type
+	16, // [16:31] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_volumes_proto_init() }
@@ -2270,7 +2501,7 @@ func file_volumes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_volumes_proto_rawDesc), len(file_volumes_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,7 @@ const (
 	Volumes_UnpublishVolume_FullMethodName = "/iomesh.storaged.v1.Volumes/UnpublishVolume"
 	Volumes_GetGrant_FullMethodName        = "/iomesh.storaged.v1.Volumes/GetGrant"
 	Volumes_MoveOwner_FullMethodName       = "/iomesh.storaged.v1.Volumes/MoveOwner"
+	Volumes_AcceptLoss_FullMethodName      = "/iomesh.storaged.v1.Volumes/AcceptLoss"
 	Volumes_Locate_FullMethodName          = "/iomesh.storaged.v1.Volumes/Locate"
 )
 
@@ -65,6 +66,10 @@ type VolumesClient interface {
 	GetGrant(ctx context.Context, in *GetGrantRequest, opts ...grpc.CallOption) (*Grant, error)
 	// MoveOwner moves a volume's ownership to a chunk without an error at the initiators.
 	MoveOwner(ctx context.Context, in *MoveOwnerRequest, opts ...grpc.CallOption) (*Volume, error)
+	// AcceptLoss lets a volume serve from older replicas than its newest, because those are gone for good (I15), or after the metadata was
+	// restored while disks are missing. It says what is missing; without confirm nothing is changed. FAILED_PRECONDITION when nothing has
+	// to be accepted, or no replica can be reached.
+	AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error)
 	// Locate returns where a target is served now; any member answers from its watched state.
 	Locate(ctx context.Context, in *LocateRequest, opts ...grpc.CallOption) (*LocateResponse, error)
 }
@@ -207,6 +212,16 @@ func (c *volumesClient) MoveOwner(ctx context.Context, in *MoveOwnerRequest, opt
 	return out, nil
 }
 
+func (c *volumesClient) AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcceptLossResponse)
+	err := c.cc.Invoke(ctx, Volumes_AcceptLoss_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *volumesClient) Locate(ctx context.Context, in *LocateRequest, opts ...grpc.CallOption) (*LocateResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LocateResponse)
@@ -244,6 +259,10 @@ type VolumesServer interface {
 	GetGrant(context.Context, *GetGrantRequest) (*Grant, error)
 	// MoveOwner moves a volume's ownership to a chunk without an error at the initiators.
 	MoveOwner(context.Context, *MoveOwnerRequest) (*Volume, error)
+	// AcceptLoss lets a volume serve from older replicas than its newest, because those are gone for good (I15), or after the metadata was
+	// restored while disks are missing. It says what is missing; without confirm nothing is changed. FAILED_PRECONDITION when nothing has
+	// to be accepted, or no replica can be reached.
+	AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error)
 	// Locate returns where a target is served now; any member answers from its watched state.
 	Locate(context.Context, *LocateRequest) (*LocateResponse, error)
 	mustEmbedUnimplementedVolumesServer()
@@ -294,6 +313,9 @@ func (UnimplementedVolumesServer) GetGrant(context.Context, *GetGrantRequest) (*
 }
 func (UnimplementedVolumesServer) MoveOwner(context.Context, *MoveOwnerRequest) (*Volume, error) {
 	return nil, status.Error(codes.Unimplemented, "method MoveOwner not implemented")
+}
+func (UnimplementedVolumesServer) AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcceptLoss not implemented")
 }
 func (UnimplementedVolumesServer) Locate(context.Context, *LocateRequest) (*LocateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Locate not implemented")
@@ -553,6 +575,24 @@ func _Volumes_MoveOwner_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Volumes_AcceptLoss_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcceptLossRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumesServer).AcceptLoss(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Volumes_AcceptLoss_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumesServer).AcceptLoss(ctx, req.(*AcceptLossRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Volumes_Locate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(LocateRequest)
 	if err := dec(in); err != nil {
@@ -629,6 +669,10 @@ var Volumes_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "MoveOwner",
 			Handler:    _Volumes_MoveOwner_Handler,
+		},
+		{
+			MethodName: "AcceptLoss",
+			Handler:    _Volumes_AcceptLoss_Handler,
 		},
 		{
 			MethodName: "Locate",

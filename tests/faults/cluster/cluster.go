@@ -184,6 +184,33 @@ func (c *Cluster) StartAll() error {
 	return errors.Join(errs...)
 }
 
+// StartMeta starts the meta members that do not run.
+func (c *Cluster) StartMeta() error {
+	var errs []error
+	for _, n := range c.Nodes {
+		errs = append(errs, n.Meta.Start())
+	}
+	return errors.Join(errs...)
+}
+
+// RestoreArgs are the arguments of `storaged meta restore` for the first member.
+func (c *Cluster) RestoreArgs() []string {
+	var members []string
+	for _, n := range c.Nodes {
+		members = append(members, n.Name+"="+n.Address)
+	}
+	n := c.Nodes[0]
+	return []string{"--name", n.Name, "--members", strings.Join(members, ","), "--data-dir", filepath.Join(c.Dir, n.Name, "meta"), "--tls-dir", c.tls(mtls.RoleMeta)}
+}
+
+// Supervise starts daemons again when they end by themselves, as a kubelet does, until ctx ends; those that were killed
+// by Kill stay dead until Start.
+func (c *Cluster) Supervise(ctx context.Context) {
+	for _, p := range c.Processes() {
+		go p.supervise(ctx)
+	}
+}
+
 // KillAll is a power cut of everything: kill -9 of all processes at once.
 func (c *Cluster) KillAll() error {
 	var wg sync.WaitGroup

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,6 +21,33 @@ type Process struct {
 	mu     sync.Mutex
 	cmd    *exec.Cmd
 	exited chan struct{}
+	killed bool // by us: stays dead until Start
+}
+
+// supervise starts the process again when it has ended by itself.
+func (p *Process) supervise(ctx context.Context) {
+	t := time.NewTicker(200 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		p.mu.Lock()
+		again := p.cmd != nil && !p.killed
+		if again {
+			select {
+			case <-p.exited:
+			default:
+				again = false
+			}
+		}
+		p.mu.Unlock()
+		if again {
+			_ = p.Start()
+		}
+	}
 }
 
 // Start starts the daemon; one that runs is left alone.
@@ -45,7 +73,7 @@ func (p *Process) Start() error {
 	if err := p.place.do(cmd.Start); err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
-	p.cmd, p.exited = cmd, make(chan struct{})
+	p.cmd, p.exited, p.killed = cmd, make(chan struct{}), false
 	go func(done chan struct{}) {
 		_ = cmd.Wait()
 		close(done)
@@ -93,6 +121,9 @@ func (p *Process) Signal(s syscall.Signal) error {
 
 // Kill is kill -9, and waits until the process is gone.
 func (p *Process) Kill() error {
+	p.mu.Lock()
+	p.killed = true
+	p.mu.Unlock()
 	if err := p.Signal(syscall.SIGKILL); err != nil {
 		return err
 	}
@@ -102,6 +133,9 @@ func (p *Process) Kill() error {
 
 // end asks the process to end, and insists after a while.
 func (p *Process) end() {
+	p.mu.Lock()
+	p.killed = true
+	p.mu.Unlock()
 	if !p.Running() {
 		return
 	}

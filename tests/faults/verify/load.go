@@ -50,10 +50,14 @@ type Load struct {
 // problemsMax bounds what is remembered; all are counted.
 const problemsMax = 20
 
-// Start begins the load; it ends when ctx does. Wait returns once it has.
-func (l *Load) Start(ctx context.Context, u Unit) {
+// Use names the unit, for Sweep without a load.
+func (l *Load) Use(u Unit) {
 	l.unit = u
 	l.window.Store(&load.Histogram{})
+}
+
+// Start begins the load; it ends when ctx does. Wait returns once it has.
+func (l *Load) Start(ctx context.Context) {
 	for i := range l.Writers {
 		l.wg.Go(func() { l.writer(ctx, uint64(i)) })
 	}
