@@ -404,7 +404,7 @@ func TestStateCountsWhatDisksHold(t *testing.T) {
 	vol := block.VolumeID{1}
 	e := set(2, 1, 2)
 	e.Absent = []metadb.Absent{{Disk: block.DiskID{3}}}
-	thick := metadb.Volume{ID: vol, Name: "a"}
+	thick := metadb.Volume{ID: vol, Name: "a", SizeBytes: 3 << 30}
 	s.apply(metadb.Update{Reset: true, Put: []metadb.Record{e, thick}, Revision: 5})
 	if u := s.usage[block.DiskID{1}]; u != (diskUsage{members: 1, thickBytes: 1 << 30}) {
 		t.Errorf("member: %+v", u)

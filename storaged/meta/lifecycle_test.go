@@ -271,7 +271,7 @@ func TestCapacityIsWhatCreationGrants(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = cl.CreateVolume(t.Context(), &storagedv1.CreateVolumeRequest{Name: "more", SizeBytes: r.GetAvailableBytes() + gib, ReplicaFactor: 3})
-	code(t, err, codes.ResourceExhausted, "largest room by node")
+	code(t, err, codes.ResourceExhausted, "more room than the pool has")
 	create(t, cl, &storagedv1.CreateVolumeRequest{Name: "all", SizeBytes: r.GetAvailableBytes(), ReplicaFactor: 3})
 	if r, err = cl.GetCapacity(t.Context(), &storagedv1.GetCapacityRequest{ReplicaFactor: 3}); err != nil || r.GetAvailableBytes() != 0 {
 		t.Errorf("left: %d, %v", r.GetAvailableBytes(), err)
