@@ -37,6 +37,9 @@ const (
 	VolumeAtRisk        Code = "VolumeAtRisk"
 	VolumeDegraded      Code = "VolumeDegraded"
 	ComponentDown       Code = "ComponentDown"
+	ClaimPending        Code = "ClaimPending"
+	AttachFailed        Code = "AttachFailed"
+	PodWaiting          Code = "PodWaiting"
 	Stale               Code = "Stale"
 	Reported            Code = "Reported"
 )
@@ -46,7 +49,7 @@ var depth = map[Code]int{
 	CertificateExpired: 0, NodeNotReady: 1, NodeOffline: 2, MetadataSilent: 3, MetaMemberDown: 4, DiskFailed: 5, DiskMissing: 6, NodeUnreachable: 7,
 	ComponentDown: 8, DiskErrors: 9, DiskSlow: 10, ClockSkew: 11, PoolFull: 12, LoginsRefused: 13, NodeMaintenance: 14, NoNodes: 15, NoDisks: 16,
 	CertificateExpiring: 17, PoolFilling: 18, DiskWearing: 19, NodeLossUncovered: 20, DiskDraining: 21, VolumeUnavailable: 30, VolumeAtRisk: 31,
-	VolumeDegraded: 32, Reported: 33, Stale: 40,
+	VolumeDegraded: 32, Reported: 33, AttachFailed: 35, ClaimPending: 36, PodWaiting: 37, Stale: 40,
 }
 
 // Codes lists all codes in alphabetical order.

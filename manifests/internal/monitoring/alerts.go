@@ -153,5 +153,10 @@ var alerts = []alert{
 		summary: "The agent at {{ $labels.instance }} has not looked at its disks for minutes", impact: "New, changed and lost disks are not noticed.", next: "kubectl logs -n iomesh-system ds/iomesh-node -c agent", means: "Its rounds hang or fail.", steps: []string{"A disk that does not answer holds up its examination: the log names it."}},
 	{name: "ClusterNotReady", expr: `iomesh_operator_cluster_condition{type="Ready"} == 0`, wait: "10m", severity: "warning", object: "cluster",
 		summary: "Cluster {{ $labels.cluster }} is not ready: {{ $labels.reason }}", impact: "Volumes cannot be created or attached.", next: "kubectl describe iomesh {{ $labels.cluster }}", means: "The condition Ready of the object is False.", steps: []string{"Its message says what is waited for."}},
+	{name: "ClaimPending", summary: "A claim has no volume yet", impact: "Its pods wait.", next: "kubectl describe pvc NAME", means: "The driver could not make the volume, or waits for a pod (WaitForFirstConsumer).",
+		steps: []string{"Events of the claim name the error: no space, unknown parameter, no such class.", "The CSI controller's log has the whole of it."}},
+	{name: "AttachFailed", summary: "A volume cannot be attached", impact: "Its pod waits.", next: "kubectl iomesh why pod/NAME -n NAMESPACE", means: "The attachment reports an error: an exclusive grant of another node, a wrong secret, or the block service does not answer.",
+		steps: []string{"An exclusive volume is released when the pod that has it is gone; a lost node's by the out-of-service taint.", "`kubectl get volumeattachments` shows who has it."}},
+	{name: "PodWaiting", summary: "A pod waits", impact: "It does not run.", next: "kubectl describe pod NAME", means: "Its events say what for: scheduling, image, attach, mount.", steps: []string{"If no storage is named, it is not about storage."}},
 	{name: "Stale", summary: "What is known is old", impact: "Status may not show the present.", next: "kubectl iomesh status", means: "The source of the facts has not answered for a while; what follows from them is marked.", steps: []string{"See what could not be read at the end of the status."}},
 }
