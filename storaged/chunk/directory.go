@@ -149,6 +149,9 @@ func (v *volume) initiators(arriving ...string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.o.Initiators(len(names))
+	if len(arriving) > 0 {
+		v.o.Arrived()
+	}
 }
 
 // closeSessions ends the sessions of an initiator whose grant is gone (I16).

@@ -227,7 +227,7 @@ func (o *storeOp) read(pool *pagebuf.Pool) {
 	if bad {
 		status = replication.StatusBadBlocks
 	}
-	if !data {
+	if !data || o.m.Flags&replication.FlagVerify != 0 {
 		buf.Release()
 		buf = nil
 	} else {

@@ -12,6 +12,7 @@ package replication
 //	o.Flush(now, tag, out) out                           → EffComplete when all writes called before are completed
 //	o.Lock(now, LockRequest, out) out                    → EffLocked, or EffComplete with an error
 //	o.Unlock(now, LockID, out) out
+//	o.Arrived()                                          an initiator logs in: before its first request
 //	o.Initiators(n)                                      number of initiators logged in (reads are confirmed if > 1, I4)
 //	o.SetChanged(now, SetResult, out) out                outcome of EffSetChange
 //	o.Excluded(now, epoch, out) out                      a promise does not cover this volume's epochs below epoch → EffLost
@@ -22,6 +23,8 @@ package replication
 //	o.AddMember(now, extent, Member, out) out            rebuild onto a new disk → ReportJoined or ReportJoinFailed
 //	o.RemoveMember(now, extent, disk, out) out           drain → ReportSet or ReportRefused
 //	o.ResyncBudget(now, bytes, out) out                  lets resync copy so many bytes more; none without it
+//	o.ScrubBudget(now, bytes, out) out                   lets scrub read so many bytes more; none without it
+//	o.Latency() Latency                                  of the clients' requests since the last call
 //	o.SetSnapshots([]SnapSeq)                            the views that exist
 //	o.Tick(now, out) out
 //	o.Status() OwnerStatus

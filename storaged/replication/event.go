@@ -18,10 +18,15 @@ const (
 	RequestsMax = 4096
 	// JoinsMax bounds the extents of a volume that resync at a time.
 	JoinsMax = 4
-	// CopiesMax bounds the copy requests in flight per resyncing extent.
-	CopiesMax = 4
+	// CopiesMax bounds the copies in flight per resyncing extent: single blocks need many to get anywhere, because each takes
+	// two round trips and a flush.
+	CopiesMax = 64
+	// CopiesBlocksMax bounds the blocks in flight per resyncing extent.
+	CopiesBlocksMax = 1024
 	// CopyBlocks is the largest piece resync and roll-forward copy at a time.
-	CopyBlocks = 64
+	CopyBlocks = 128
+	// ScrubBlocks is the largest piece scrub reads at a time.
+	ScrubBlocks = 256
 )
 
 // Times that matter only inside the core; the ladder is in package timeouts.
@@ -168,6 +173,10 @@ const (
 	ReportSpace
 	// ReportFull: every member of Extent is full.
 	ReportFull
+	// ReportScrubbed: a scrub of Extent has read every block of every member and view; CopiedBytes is how much that was.
+	ReportScrubbed
+	// ReportBehind: Disk lacks a write that it acknowledged, found by a scrub; it leaves its set and is compared from the beginning.
+	ReportBehind
 	// ReportStay: a planned move was given up because writes did not drain; the owner serves on.
 	ReportStay
 )

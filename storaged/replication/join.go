@@ -43,6 +43,7 @@ type join struct {
 	lists        [2][]Run
 	todo         []block.Range
 	open         int
+	openBlocks   uint32
 	copied       uint64
 	skipped      bool // BugForgetDirty has been done
 	since        Time
@@ -360,7 +361,7 @@ func runAt(l *[]Run, at, limit block.No) (Run, block.No) {
 
 // copyNext begins the copy of the next piece, if the budget allows.
 func (o *Owner) copyNext(e *extent, j *join) bool {
-	if j.open >= CopiesMax || o.budget <= 0 && j.revive == 0 {
+	if j.open >= CopiesMax || j.openBlocks >= CopiesBlocksMax || o.budget <= 0 && j.revive == 0 {
 		return false
 	}
 	rng := j.todo[0]
@@ -372,6 +373,7 @@ func (o *Owner) copyNext(e *extent, j *join) bool {
 		j.todo = j.todo[1:]
 	}
 	j.open++
+	j.openBlocks += rng.Count
 	o.budget -= int64(rng.SizeBytes())
 	o.joinGet(e, j, rng, 0)
 	return true
@@ -454,6 +456,7 @@ func (o *Owner) onJoinReply(r *request, m *Message) {
 		c.Data, c.Sums, c.More = m.Data, m.Sums, m.More
 	case stepPut:
 		j.open--
+		j.openBlocks -= rng.Count
 		j.copied += uint64(rng.SizeBytes())
 	case stepSeal:
 		if e.change == nil {

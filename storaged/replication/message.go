@@ -110,6 +110,8 @@ const (
 	FlagRoll
 	// FlagRepair: copy mode of read repair and scrub.
 	FlagRepair
+	// FlagVerify: of a read with FlagStamps: read and verify, and send everything but the data. Who does not know it sends the data too.
+	FlagVerify
 )
 
 // CopyMode says which blocks of the replica a copy replaces. o is the stamp of the replica's block in the copied view, c the

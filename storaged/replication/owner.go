@@ -32,10 +32,13 @@ type Owner struct {
 
 	snapSeq    block.SnapSeq
 	initiators int
+	arrivedSeq uint64 // seq when the last one logged in
 	barrier    *barrier
 	release    *release
 
 	budget     int64
+	latency    Latency
+	scrub      scrub
 	joins      int
 	cursor     int // of the search for resyncs
 	idleCursor int // of dropIdle
@@ -392,6 +395,14 @@ func (o *Owner) Excluded(now Time, epoch block.Epoch, out []Effect) []Effect {
 
 // Initiators tells how many initiators are logged in.
 func (o *Owner) Initiators(n int) { o.initiators = n }
+
+// Arrived says that an initiator is logging in: what it reads is answered only after the epoch was confirmed from now on. Where it comes from there may
+// have been a newer owner, and this one may have slept through that with its clock (I4). One that stays needs no more than the promises,
+// while it is the only one.
+func (o *Owner) Arrived() {
+	o.seq++
+	o.arrivedSeq = o.seq
+}
 
 // stop ends this owner for good. No client request is left without an answer.
 func (o *Owner) stop(why Result) {

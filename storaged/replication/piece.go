@@ -64,6 +64,12 @@ func (o *Owner) sendPiece(q *request) {
 			q.slot = -1
 			return // somebody cannot be reached now; until then nobody knows that the blocks are lost
 		}
+		if q.tag == 0 {
+			// One that was bad when it was asked may have been repaired since. Ask all once more.
+			q.tag, q.tried = 1, 0
+			o.sendPiece(q)
+			return
+		}
 		r := q.whole
 		if !r.read.isBad {
 			r.read.bad, r.read.isBad = q.rng, true
@@ -157,6 +163,10 @@ func (o *Owner) onJobReply(r *request, m *Message) {
 		o.onRollReply(r, m)
 	case reqJoin:
 		o.onJoinReply(r, m)
+	case reqScrub:
+		o.onScrubReply(r, m)
+	case reqMend:
+		o.onMendReply(r, m)
 	}
 }
 

@@ -133,6 +133,7 @@ func (o *Owner) onReadReply(r *request, m *Message) {
 		o.recovered(e, i)
 		r.top = max(r.top, m.Stamp)
 		if o.readable(r) {
+			o.latency.add(o.now.Sub(r.sentAt))
 			c := o.complete(r.tag, ResultOK)
 			c.Data, c.Sums, c.Range = m.Data, m.Sums, r.rng
 			o.pool.put(r)
@@ -258,7 +259,11 @@ func (o *Owner) promised(e *extent, r *request) bool {
 			o.confirm(p)
 			return false
 		}
-		if o.initiators > 1 && !o.bugs.has(BugNoConfirm) && p.confirmedSeq <= r.arrivedSeq {
+		since := o.arrivedSeq
+		if o.initiators > 1 {
+			since = max(since, r.arrivedSeq)
+		}
+		if p.confirmedSeq < since && !o.bugs.has(BugNoConfirm) {
 			o.confirm(p)
 			return false
 		}

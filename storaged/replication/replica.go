@@ -58,6 +58,7 @@ type op struct {
 	extent  block.ExtentIndex
 	disk    block.DiskID
 	stamp   block.Stamp
+	verify  bool // FlagVerify
 	// before counts the operations on the same replica that must end first; held is what then starts.
 	before int
 	held   *Message
@@ -214,6 +215,7 @@ func (r *Replica) newOp(from block.ChunkID, m *Message, s StoreOp, reply Kind) *
 	p.used, p.store, p.from, p.reply = true, s, from, reply
 	p.req, p.session, p.epoch = m.Req, m.Session, m.Epoch
 	p.extent, p.disk, p.stamp = m.Extent, m.Disk, m.Stamp
+	p.verify = m.Flags&FlagVerify != 0
 	return p
 }
 

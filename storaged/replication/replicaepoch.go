@@ -140,6 +140,9 @@ func (r *Replica) reply(p *op, d *StoreDone) {
 		}
 	case StoreRead:
 		m.Range, m.Stamp, m.Data, m.Sums = d.Range, d.Stamp, d.Data, d.Sums
+		if p.verify {
+			m.Data = nil
+		}
 	case StoreList:
 		m.Range = d.Range
 	case StoreWindow, StoreJoin:

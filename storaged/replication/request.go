@@ -23,6 +23,8 @@ const (
 	reqRollGet // roll-forward: read from a holder
 	reqRollPut // roll-forward: copy to a replica that lacks it
 	reqJoin    // the messages of a resync
+	reqScrub   // scrub: verify a range of a member
+	reqMend    // scrub: read from a good member what was bad elsewhere
 )
 
 // request is one thing in progress. Requests are pooled: an Owner in steady state allocates none. A request is in at most one

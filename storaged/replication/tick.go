@@ -47,6 +47,7 @@ func (o *Owner) Tick(now Time, out []Effect) []Effect {
 			o.ask(p)
 		}
 	}
+	o.tickScrub()
 	o.tickHolding()
 	return o.leave()
 }

@@ -142,7 +142,7 @@ func (c *chunk) own(e block.Epoch) {
 	c.usedEpoch, c.ownerEpoch = e, e
 	opt := replication.OwnerOptions{Volume: w.volume, Self: c.id, Incarnation: c.inc, Epoch: e, ReplicaFactor: w.cfg.Replicas,
 		MinReplicas: w.cfg.MinReplicas, SnapSeq: w.meta.snapSeq, Snapshots: w.meta.views, Promise: c.lease.Promise,
-		SizeBlocks: uint64(len(w.meta.extents)) * block.PerExtent}
+		SizeBlocks: sizeBlocks(len(w.meta.extents))}
 	opt.Extents = append(opt.Extents, w.meta.extents...)
 	o := replication.NewOwner(opt)
 	replication.Plant{Bugs: w.cfg.Bugs}.Owner(o)
@@ -160,6 +160,9 @@ func (c *chunk) own(e block.Epoch) {
 	c.do(o.Start(c.clock(), c.effects()))
 }
 
+// sizeBlocks is the size of a volume: of its last extent only what is ever used, so that scrub gets around.
+func sizeBlocks(extents int) uint64 { return uint64(extents-1)*block.PerExtent + blocksMax }
+
 func (c *chunk) excluded(e block.Epoch) {
 	if c.owner != nil {
 		c.do(c.owner.Excluded(c.clock(), e, c.effects()))
@@ -174,6 +177,9 @@ func (c *chunk) tick() {
 	}
 	if c.owner != nil {
 		c.do(c.owner.ResyncBudget(c.clock(), 40*block.Size, c.effects()))
+	}
+	if c.owner != nil && c.w.cfg.Scrub {
+		c.do(c.owner.ScrubBudget(c.clock(), replication.ScrubBlocks*block.Size, c.effects()))
 	}
 }
 
@@ -288,6 +294,10 @@ func (c *chunk) reported(r *replication.Report) {
 		w.Stats.Copied += int(r.CopiedBytes / block.Size)
 	case replication.ReportRepaired:
 		w.Stats.Repairs++
+	case replication.ReportScrubbed:
+		w.Stats.Scrubs++
+	case replication.ReportBehind:
+		w.fail("extent %d: scrub says that %x has lost something", r.Extent, r.Disk[:2])
 	case replication.ReportBad:
 		w.Stats.MediumErrors++
 		w.checkLost(c.owner.Record(r.Extent), r)

@@ -254,6 +254,9 @@ func (c *client) connect() {
 		}
 		c.sessions++
 		c.sess = &session{c.sessions, k, k.inc}
+		if w.cfg.Confirm {
+			k.owner.Arrived()
+		}
 		w.tracef("client %d: session %d at chunk %d", c.id, c.sessions, k.id)
 		again := c.again
 		c.again = nil

@@ -148,7 +148,7 @@ func (w *World) grow() {
 	}
 	n := len(w.meta.extents)
 	w.newExtent()
-	c.do(c.owner.Grow(c.clock(), slices.Clone(w.meta.extents[n:]), uint64(n+1)*block.PerExtent, c.effects()))
+	c.do(c.owner.Grow(c.clock(), slices.Clone(w.meta.extents[n:]), sizeBlocks(n+1), c.effects()))
 }
 
 func (w *World) move(to *chunk) {

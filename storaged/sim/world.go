@@ -33,6 +33,8 @@ type Config struct {
 	// Confirm tells owners of all clients, so that they have reads confirmed. Without it the promises alone have to do, as they must
 	// while no clock stands still.
 	Confirm bool
+	// Scrub: owners scrub.
+	Scrub bool
 	// Deltas: the leader adds a delta member where a replica is away.
 	Deltas bool
 	// Think is the longest pause of a client between requests, in ns.
@@ -68,7 +70,7 @@ func (v *Violation) Error() string {
 
 // Stats counts what happened in a run.
 type Stats struct {
-	Events, Writes, Reads, Errors, Snapshots, Moves, Owners, SetChanges, Joins, Copied, Repairs, MediumErrors, Deltas, Revivals, Faults int
+	Events, Writes, Reads, Errors, Snapshots, Moves, Owners, SetChanges, Joins, Copied, Repairs, MediumErrors, Deltas, Revivals, Scrubs, Faults int
 }
 
 type eventKind uint8
@@ -330,6 +332,7 @@ func (s *Stats) add(o Stats) {
 	s.MediumErrors += o.MediumErrors
 	s.Deltas += o.Deltas
 	s.Revivals += o.Revivals
+	s.Scrubs += o.Scrubs
 	s.Faults += o.Faults
 }
 
