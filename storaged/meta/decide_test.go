@@ -364,6 +364,35 @@ func TestRegistryTellsDeadFromUnseen(t *testing.T) {
 	})
 }
 
+// A leader that has just taken over believes the others about a chunk it has not heard of, if they all say the same.
+func TestRegistryBelievesTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistry(time.Now)
+		beat := func(id uint32, n uint64, unreachable ...uint32) {
+			r.report(n, &storagedv1.HeartbeatRequest{Chunk: id, BootId: 1, Full: true, Unreachable: unreachable})
+		}
+		one := r.open(1, 1)
+		beat(1, one, 3)
+		if r.live(3).Dead {
+			t.Error("dead by the word of one: it may be the one that is cut off")
+		}
+		two := r.open(2, 1)
+		beat(2, two)
+		if r.live(3).Dead {
+			t.Error("dead although another reaches it")
+		}
+		beat(2, two, 3)
+		if !r.live(3).Dead {
+			t.Error("not dead although nobody reaches it")
+		}
+		three := r.open(3, 1)
+		beat(3, three)
+		if l := r.live(3); l.Dead || !l.Present {
+			t.Errorf("it has reported: %+v", l)
+		}
+	})
+}
+
 func TestLearnedDisk(t *testing.T) {
 	now := time.Unix(9, 0)
 	id := block.DiskID{1}

@@ -184,6 +184,23 @@ func (r *registry) dead(p *presence, now time.Time) bool {
 	return p.stream == 0 && now.Sub(p.brokenAt) > timeouts.BrokenStream
 }
 
+// missed reports whether a chunk that this leader has not heard of is certainly gone: all that have reported, at least two, cannot reach it. They
+// have noticed before this leader took over, so it need not wait as long as they did: when the node that goes carries both the leader
+// and the owner of a volume, that wait would come on top of the election. A wrong guess moves volumes, no more.
+func (r *registry) missed(id block.ChunkID, now time.Time) bool {
+	said := 0
+	for _, p := range r.chunks {
+		if p.stream == 0 || !p.full || now.Sub(p.lastSeen) > 2*timeouts.Heartbeat {
+			continue
+		}
+		if !slices.Contains(p.unreachable, id) {
+			return false
+		}
+		said++
+	}
+	return said >= 2
+}
+
 // liveness is what decisions take from the registry about one chunk.
 type liveness struct {
 	Dead        bool
@@ -206,6 +223,7 @@ func (r *registry) liveLocked(id block.ChunkID, now time.Time) liveness {
 	p := r.chunks[id]
 	l := liveness{Dead: r.dead(p, now)}
 	if p == nil {
+		l.Dead = l.Dead || r.missed(id, now)
 		return l
 	}
 	l.Present = !l.Dead && p.stream != 0 && p.full
