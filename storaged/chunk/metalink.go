@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -60,7 +61,12 @@ func (l *metaLink) conn(addr string) (storagedv1.MembershipClient, error) {
 	c := l.conns[addr]
 	if c == nil {
 		var err error
-		if c, err = grpc.NewClient(addr, grpc.WithTransportCredentials(l.s.tls.ClientCredentials(mtls.RoleMeta))); err != nil {
+		if c, err = grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(l.s.tls.ClientCredentials(mtls.RoleMeta)),
+			// After a long outage of the metadata the new leader takes a chunk for dead that it has not heard of for timeouts.OwnerDead: ask often.
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 400 * time.Millisecond},
+				MinConnectTimeout: time.Second,
+			})); err != nil {
 			return nil, fmt.Errorf("meta member %s: %w", addr, err)
 		}
 		l.conns[addr] = c

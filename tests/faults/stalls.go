@@ -78,7 +78,7 @@ func faults(quick bool) []fault {
 		{name: "network cut of the owner's node", inject: cut(owner), heal: mend(owner), hold: long, max: bar, network: true},
 		{name: "network cut of a replica's node", inject: cut(other), heal: mend(other), hold: long, max: bar, network: true},
 		{name: "meta leader killed", inject: killLeader, heal: restart, hold: short, max: bar},
-		{name: "all of etcd down", inject: killMeta, heal: restart, hold: long, max: time.Second},
+		{name: "all of etcd down", inject: killMeta, heal: restart, hold: long, max: 2 * time.Second},
 	}
 }
 
