@@ -95,7 +95,8 @@ func chunkCommand() *cobra.Command {
 	f.StringVar(&o.ISCSIListen, "iscsi-listen", "", "HOST:PORT of the iSCSI target (default ADVERTISE:10202)")
 	f.StringVar(&o.MetricsListen, "metrics-listen", "", "HOST:PORT of the metrics (default ADVERTISE:10203; \"off\": none)")
 	f.BoolVar(&o.EncryptPayload, "encrypt-payload", false, "encrypt replica traffic, not only authenticate it; equal on all chunks")
-	f.Int64Var(&o.ResyncBytesPerSecond, "resync-bytes-per-second", 400<<20, "limit of copying for resync and rebuild")
+	f.Int64Var(&o.ResyncBytesPerSecond, "resync-bytes-per-second", 400<<20, "limit of copying for resync and rebuild, which also make way for the clients' I/O")
+	f.Int64Var(&o.ScrubBytesPerSecond, "scrub-bytes-per-second", 8<<20, "limit of what scrub reads, of all replicas of the volumes owned here; negative: no scrub")
 	f.StringVar(&o.BackupDir, "meta-backup-dir", "", `directory for backups of the metadata (default: meta-backups beside the disk directory; "off": none)`)
 	f.DurationVar(&o.BackupEvery, "meta-backup-every", 10*time.Minute, "how often the metadata is backed up to this node")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -22,6 +22,7 @@ type chunkMetrics struct {
 	reg         *prometheus.Registry
 	resyncBytes prometheus.Counter
 	repairs     prometheus.Counter
+	scrubBytes  prometheus.Counter
 
 	diskRead  hist.Histogram // one read of the store, checksums verified
 	diskWrite hist.Histogram // one write of the store, from its handing over until it is durable
@@ -45,8 +46,10 @@ func newMetrics() *chunkMetrics {
 			Help: "Bytes copied by finished resyncs of volumes owned here."}),
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{Name: "iomesh_chunk_repairs_total",
 			Help: "Ranges of bad blocks rewritten from a good copy."}),
+		scrubBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "iomesh_chunk_scrub_bytes_total",
+			Help: "Bytes of all replicas that scrub has read and verified, of volumes owned here."}),
 	}
-	m.reg.MustRegister(m.resyncBytes, m.repairs)
+	m.reg.MustRegister(m.resyncBytes, m.repairs, m.scrubBytes)
 	return m
 }
 

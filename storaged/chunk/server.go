@@ -40,6 +40,8 @@ type Options struct {
 	EncryptPayload bool
 	// ResyncBytesPerSecond limits copying for rebuild and resync. 0 means 400 MiB/s.
 	ResyncBytesPerSecond int64
+	// ScrubBytesPerSecond limits what scrub reads of all replicas of the volumes owned here. 0 means 8 MiB/s, negative none.
+	ScrubBytesPerSecond int64
 	// BackupDir gets a backup of the metadata every BackupEvery (10 min); empty: none.
 	BackupDir   string
 	BackupEvery time.Duration
@@ -88,6 +90,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	if o.ResyncBytesPerSecond == 0 {
 		o.ResyncBytesPerSecond = 400 << 20
+	}
+	if o.ScrubBytesPerSecond == 0 {
+		o.ScrubBytesPerSecond = 8 << 20
 	}
 	for what, v := range map[string]string{"node name": o.Node, "disk directory": o.DiskDir, "TLS directory": o.TLSDir, "address to advertise": o.Advertise} {
 		if v == "" {
@@ -217,18 +222,14 @@ func incarnation(t time.Time) uint64 { return uint64(t.UnixMilli() / 10) }
 func (s *Server) tick(ctx context.Context) {
 	t := time.NewTicker(replication.TickInterval)
 	defer t.Stop()
-	last := s.now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		now := s.now()
-		budget := int64(float64(s.o.ResyncBytesPerSecond) * min(now.Sub(last).Seconds(), 0.1))
-		last = now
 		s.leases.tick()
-		s.volumes.tick(budget)
+		s.volumes.tick()
 		s.dropSilent()
 	}
 }

@@ -2,10 +2,12 @@ package chunk
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/metadb"
@@ -202,6 +204,10 @@ func (v *volume) note(r *replication.Report) {
 		x.badBlocks += uint64(r.Range.Count)
 		v.s.metrics.badBlocks.Add(uint64(r.Range.Count))
 		v.log.Error("blocks without a good copy", "extent", uint32(r.Extent), "first", uint32(r.Range.Start), "blocks", r.Range.Count)
+	case replication.ReportScrubbed:
+		v.s.metrics.scrubBytes.Add(float64(r.CopiedBytes))
+	case replication.ReportBehind:
+		v.log.Error("scrub found a replica without a write that it acknowledged: it leaves its set and is compared", "extent", uint32(r.Extent), "disk", r.Disk.String(), "first", uint32(r.Range.Start))
 	case replication.ReportDiskFailed:
 		v.log.Error("disk failed under a replica", "extent", uint32(r.Extent), "disk", r.Disk.String(), "status", uint8(r.Status))
 	case replication.ReportSpace, replication.ReportFull:
@@ -227,14 +233,24 @@ func (v *volume) commitSnapshot(tag uint64) {
 	})
 }
 
-// passOwner writes the next owner's record at the end of a planned move. If that fails the leader assigns another.
+// passOwner writes the next owner's record at the end of a planned move, or a new epoch of this chunk's. It is repeated until the outcome is certain: nobody
+// else gives a volume whose owner has stopped to another.
 func (v *volume) passOwner(to block.ChunkID) {
 	v.s.wg.Go(func() {
 		defer close(v.passed)
-		ctx, cancel := context.WithTimeout(v.s.ctx, passTimeout)
-		defer cancel()
-		if _, err := v.s.db.PassOwner(ctx, v.owner.Guard(), to); err != nil {
-			v.log.Warn("ownership not passed; the leader will assign an owner", "to", to, "err", err)
+		for {
+			ctx, cancel := context.WithTimeout(v.s.ctx, passTimeout)
+			_, err := v.s.db.PassOwner(ctx, v.owner.Guard(), to)
+			cancel()
+			if err == nil || errors.Is(err, metadb.ErrNotOwner) {
+				return
+			}
+			v.log.Warn("ownership not passed yet", "to", to, "err", err)
+			select {
+			case <-v.s.ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
 		}
 	})
 }

@@ -31,6 +31,8 @@ type volumes struct {
 	owners  map[block.VolumeID]metadb.Owner
 	moving  map[block.VolumeID]bool // a planned move is under way: logins wait
 	changed chan struct{}           // closed and replaced when any of the above changes
+
+	pace pace
 }
 
 func newVolumes(s *Server) *volumes {
@@ -250,22 +252,6 @@ func (t *volumes) excluded(x replication.VolumeEpoch) bool {
 		return o.Excluded(now, x.Epoch, out)
 	})
 	return true
-}
-
-// tick drives the machines of all volumes.
-func (t *volumes) tick(budget int64) {
-	all := t.all()
-	for _, v := range all {
-		out := getEffects()
-		v.mu.Lock()
-		if !v.lost {
-			out.list = v.o.ResyncBudget(v.s.now(), budget/int64(max(1, len(all))), out.list)
-			out.list = v.o.Tick(v.s.now(), out.list)
-			v.settle(out)
-		}
-		v.mu.Unlock()
-		v.perform(out)
-	}
 }
 
 // move passes an owned volume to another chunk: sessions are asked to log in again, then the machine drains.

@@ -11,6 +11,9 @@ func (l *Latency) add(d Duration) {
 	l.Total += max(0, d)
 }
 
+// Joining reports whether anything is being resynced.
+func (o *Owner) Joining() bool { return o.joins > 0 }
+
 // Latency returns the sum since the last call, for who paces what must not be in the clients' way.
 func (o *Owner) Latency() Latency {
 	l := o.latency

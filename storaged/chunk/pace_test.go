@@ -1,0 +1,49 @@
+package chunk
+
+import (
+	"testing"
+	"time"
+
+	"github.com/iomesh/iomesh/storaged/replication"
+)
+
+func TestResyncMakesWayForClients(t *testing.T) {
+	const limit, scrub, tick = 400 << 20, 8 << 20, 20 * time.Millisecond
+	type load struct {
+		seconds int
+		ms      float64 // a request takes
+		n       uint64  // requests per tick
+		copying bool
+	}
+	for _, c := range []struct {
+		name   string
+		load   []load
+		lo, hi int64 // resync, bytes per second
+		scrubs bool
+	}{
+		{"nobody is there: as fast as allowed", []load{{2, 0, 0, true}}, limit * 95 / 100, limit, false},
+		{"clients do not notice: as fast as allowed", []load{{3, 1, 20, false}, {20, 1.5, 20, true}}, limit * 95 / 100, limit, false},
+		{"clients wait: down to the floor", []load{{3, 1, 20, false}, {10, 9, 20, true}}, paceFloor * 95 / 100, paceFloor, false},
+		{"and up again when they have gone", []load{{3, 1, 20, false}, {10, 9, 20, true}, {3, 0, 0, true}}, limit * 95 / 100, limit, false},
+		{"another load is not blamed on the copies for ever", []load{{3, 1, 20, false}, {180, 9, 20, true}}, 2 * paceFloor, limit, false},
+		{"scrub goes on while nothing is copied", []load{{3, 1, 20, false}}, 0, limit, true},
+		{"and rests while clients wait", []load{{3, 1, 20, false}, {1, 9, 20, false}}, 0, limit, false},
+	} {
+		var p pacer
+		var now replication.Time
+		var got paced
+		for _, l := range c.load {
+			for range l.seconds * int(time.Second/tick) {
+				now = now.Add(tick)
+				lat := replication.Latency{Requests: l.n, Total: time.Duration(float64(l.n) * l.ms * float64(time.Millisecond))}
+				got = p.next(now, tick, lat, l.copying, limit, scrub)
+			}
+		}
+		if rate := got.resync * int64(time.Second/tick); rate < c.lo || rate > c.hi {
+			t.Errorf("%s: %d MiB/s, want %d to %d", c.name, rate>>20, c.lo>>20, c.hi>>20)
+		}
+		if (got.scrub > 0) != c.scrubs {
+			t.Errorf("%s: scrub %d", c.name, got.scrub)
+		}
+	}
+}
