@@ -213,15 +213,30 @@ func (m *rmw) read(s *share, rng block.Range, dst []byte) target.Result {
 
 // write stores a range under the share's lock (zeroes if data is nil) and waits for it.
 func (m *rmw) write(s *share, rng block.Range, data []byte, buf *pagebuf.Buf) target.Result {
+	at := s.at + uint64(rng.Start-s.rng.Start)*block.Size
+	if data == nil {
+		return m.writePiece(s, rng, at, nil, nil)
+	}
+	res := target.Result{}
+	first := at
+	pieces(rng, at, func(rng block.Range, at uint64) {
+		if res.Kind == target.OK {
+			res = m.writePiece(s, rng, at, data[at-first:][:rng.SizeBytes()], buf)
+		}
+	})
+	return res
+}
+
+func (m *rmw) writePiece(s *share, rng block.Range, at uint64, data []byte, buf *pagebuf.Buf) target.Result {
 	done := make(chan answer, 1)
-	p := &part{at: s.at, done: func(_ *part, e *replication.Effect, b *pagebuf.Buf) {
+	p := &part{at: at, done: func(_ *part, e *replication.Effect, b *pagebuf.Buf) {
 		b.Release()
 		done <- answer{result: e.Result, rng: e.Range}
 	}}
 	v := m.v
 	p.extent, p.rng = s.extent, rng
 	if data != nil {
-		v.fill(p, s.extent, rng, s.at, data, buf)
+		v.fill(p, s.extent, rng, at, data, buf)
 	}
 	out := getEffects()
 	v.mu.Lock()

@@ -102,3 +102,22 @@ func TestWritersOfHalvesOfOneBlockAndReadersMeet(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestTheLargestWritesAreStored(t *testing.T) {
+	c := newTestCluster(t, 3, 1)
+	v := c.serving(c.create("v", 64<<20, 3).Id)
+	for _, w := range []struct{ offset, length uint64 }{
+		{0, 1 << 20}, {4096, 1 << 20}, {0, 2<<20 + 4096}, {1 << 20, target.MaxTransferBytes}, {12288, target.MaxTransferBytes}, {512, target.MaxTransferBytes},
+	} {
+		want := make([]byte, w.length)
+		for i := range want {
+			want[i] = byte(rand.Uint32())
+		}
+		if r, _ := v.do(target.OpWrite, w.offset, w.length, want); r.Kind != target.OK {
+			t.Fatalf("write of %d at %d: %+v", w.length, w.offset, r)
+		}
+		if r, got := v.do(target.OpRead, w.offset, w.length, nil); r.Kind != target.OK || !bytes.Equal(got, want) {
+			t.Fatalf("read of %d at %d: %+v", w.length, w.offset, r)
+		}
+	}
+}

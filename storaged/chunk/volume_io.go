@@ -48,6 +48,7 @@ type request struct {
 	buf     *pagebuf.Buf // of a read that is assembled of several pieces
 	rmw     *rmw
 	partBuf [2]part
+	parts   []*part // of a write, while it is begun
 	meter
 }
 
@@ -174,16 +175,15 @@ func (v *volume) submitWrite(r *request) {
 		r.c.Complete(target.Result{})
 		return
 	}
-	n := 0
+	r.parts = r.parts[:0]
 	each(r.c.Offset, r.c.Length, func(e block.ExtentIndex, rng block.Range, at uint64) {
-		if n >= len(r.partBuf) {
-			return
-		}
-		p := r.newPart(n)
-		n++
-		v.fill(p, e, rng, at, r.c.Data[at-r.c.Offset:][:rng.SizeBytes()], r.c.Buf)
+		pieces(rng, at, func(rng block.Range, at uint64) {
+			p := r.newPart(len(r.parts))
+			r.parts = append(r.parts, p)
+			v.fill(p, e, rng, at, r.c.Data[at-r.c.Offset:][:rng.SizeBytes()], r.c.Buf)
+		})
 	})
-	if r.c.Atomic && n > 1 {
+	if r.c.Atomic && len(r.parts) > 1 {
 		r.c.Complete(target.Result{Kind: target.Internal})
 		return
 	}
@@ -195,14 +195,30 @@ func (v *volume) submitWrite(r *request) {
 		r.c.Complete(target.Result{Kind: target.Lost})
 		return
 	}
-	// 4 MiB at most: never more than two extents, so partBuf always suffices.
-	r.left = n
-	for i := range n {
-		v.begin(&r.partBuf[i], 0, out)
+	r.left = len(r.parts)
+	for _, p := range r.parts {
+		v.begin(p, 0, out)
 	}
+	clear(r.parts)
 	v.settle(out)
 	v.mu.Unlock()
 	v.perform(out)
+}
+
+// writeBlocksMax is how much goes into one write of a replica: half of what the store takes in one record.
+const writeBlocksMax = 256
+
+// pieces calls f for the parts of a range of one extent, the first block of which is at the byte offset at, cut where the blocks' numbers
+// are multiples of writeBlocksMax if it is longer than that.
+func pieces(r block.Range, at uint64, f func(r block.Range, at uint64)) {
+	for r.Count > writeBlocksMax {
+		n := writeBlocksMax - uint32(r.Start)%writeBlocksMax
+		f(block.Range{Start: r.Start, Count: n}, at)
+		r.Start += block.No(n)
+		r.Count -= n
+		at += uint64(n) * block.Size
+	}
+	f(r, at)
 }
 
 // fill prepares a write part, with the checksums made here, where the data enters (I8).
