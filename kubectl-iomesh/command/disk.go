@@ -14,7 +14,7 @@ import (
 )
 
 func (e *Env) diskCommand() *cobra.Command {
-	return group("disk", "Show the disks of all nodes and decide which are used", e.diskListCommand(), e.diskMapCommand())
+	return group("disk", "Show the disks of all nodes and decide which are used", e.diskListCommand(), e.diskMapCommand(), e.diskReplaceCommand(), e.diskReleaseCommand())
 }
 
 func (e *Env) diskListCommand() *cobra.Command {

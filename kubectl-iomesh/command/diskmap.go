@@ -131,33 +131,13 @@ func (e *Env) mapDisks(ctx context.Context, l *link.Link, o mapOptions, show fun
 		}
 		return fault.Failed(nil, "see all: kubectl iomesh disk list", "no eligible disk: %s", whyNone(plan))
 	}
-	if err := show(plan); err != nil {
-		return err
-	}
 	if len(plan.Releases) > 0 && !contains(o.risks, riskRelease) {
+		if err := show(plan); err != nil {
+			return err
+		}
 		return fault.Failed(nil, "if that is wanted, add --accept-risk="+riskRelease, "the plan takes %d disks in use out of the cluster", len(plan.Releases))
 	}
-	if by := managedBy(c); by.gitops != "" {
-		fmt.Fprintln(e.Streams.ErrOut, "Values to commit:")
-		b, err := yaml.Marshal(mapValues(plan))
-		if err != nil {
-			return fmt.Errorf("encode values: %w", err)
-		}
-		fmt.Fprint(e.Streams.ErrOut, string(b))
-		return fault.Failed(nil, "commit the values above there; disks chosen one by one need the label "+diskmap.LabelMap+"="+string(plan.MountType),
-			"cluster %s is managed by %s and is not edited here", c.Name, by.gitops)
-	}
-	if err := e.confirmed(c.Name, o.confirm, fmt.Sprintf("Map %d disks of cluster %s?", len(plan.Takes), c.Name)); err != nil {
-		return err
-	}
-	// What was reviewed must still hold: the review takes as long as a person takes.
-	if devices, err = l.ListDevices(ctx); err != nil {
-		return err
-	}
-	if err := plan.Verify(devices); err != nil {
-		return fault.Failed(err, "make a new plan", "nothing was applied")
-	}
-	if err := e.applyMap(ctx, l, c, plan); err != nil {
+	if err := e.carryOut(ctx, l, c, plan, c.Name, o.confirm, fmt.Sprintf("Map %d disks of cluster %s?", len(plan.Takes), c.Name), show); err != nil {
 		return err
 	}
 	e.say("Device map of cluster %s applied.", c.Name)

@@ -10,7 +10,7 @@ import (
 )
 
 func (e *Env) nodeCommand() *cobra.Command {
-	return group("node", "Show the storage nodes", e.nodeListCommand())
+	return group("node", "Show the storage nodes, and take them out of service", e.nodeListCommand(), e.nodeMaintenanceCommand(), e.nodeDrainCommand(), e.nodeRemoveCommand())
 }
 
 func (e *Env) nodeListCommand() *cobra.Command {

@@ -312,5 +312,10 @@ func (p *Plan) Verify(devices []v1alpha1.BlockDevice) error {
 			return fmt.Errorf("disk %s (%s on %s) is not eligible any more: %s", t.Name, t.Path, t.Node, strings.Join(why(d), "; "))
 		}
 	}
+	for _, t := range p.Releases {
+		if d := now[t.Name]; d != nil && d.Spec.Identity.Fingerprint() != t.Fingerprint {
+			return fmt.Errorf("disk %s (%s on %s) is another device than when the plan was made", t.Name, t.Path, t.Node)
+		}
+	}
 	return nil
 }

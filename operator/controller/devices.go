@@ -183,7 +183,7 @@ func (p *pass) forgetDisks(ctx context.Context) error {
 			continue
 		case dev == nil || dev.Spec.Claim != nil:
 			continue // a device that is merely away keeps its disk
-		case dev.Status.Claim != nil:
+		case dev.Status.Claim != nil && p.node(dev.Spec.Node) != nil:
 			p.draining = append(p.draining, fmt.Sprintf("%s on %s: waiting for its agent to erase it", dev.Name, dev.Spec.Node))
 			continue
 		}
@@ -191,7 +191,25 @@ func (p *pass) forgetDisks(ctx context.Context) error {
 			p.draining = append(p.draining, fmt.Sprintf("%s on %s: %v", dev.Name, dev.Spec.Node, err))
 		}
 	}
-	return nil
+	return p.forgetDevices(ctx)
+}
+
+// forgetDevices removes the objects of released devices whose node has left Kubernetes: no agent is there to erase the device or to say
+// that it is gone. Should the node come back, its agent publishes them anew, and their superblocks keep them from being taken by mistake.
+func (p *pass) forgetDevices(ctx context.Context) error {
+	var errs []error
+	for i := range p.devices {
+		dev := &p.devices[i]
+		if dev.Spec.Claim != nil || dev.Status.Claim == nil || dev.DeletionTimestamp != nil || !devicemap.Owns(p.cluster, dev.Status.Claim) || p.node(dev.Spec.Node) != nil {
+			continue
+		}
+		if err := p.Client.Delete(ctx, dev, client.Preconditions{UID: &dev.UID}); client.IgnoreNotFound(err) != nil {
+			errs = append(errs, fmt.Errorf("forget the device %s of the node %s, which has left: %w", dev.Name, dev.Spec.Node, err))
+			continue
+		}
+		p.event(corev1.EventTypeNormal, "DeviceForgotten", "Forget", "forgot the device %s: its node %s has left Kubernetes", dev.Name, dev.Spec.Node)
+	}
+	return errors.Join(errs...)
 }
 
 // forgetNodes lets the metadata members forget nodes that are no storage nodes any more.

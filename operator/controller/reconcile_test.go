@@ -186,6 +186,22 @@ func TestADiskTakenOutOfTheMapIsDrainedBeforeItIsReleased(t *testing.T) {
 	})
 }
 
+// A node that is deleted from Kubernetes has no agent that could erase its disks.
+func TestANodeThatLeftKubernetesIsForgottenWithItsDisks(t *testing.T) {
+	w := installed(t)
+	w.agentsAway = true
+	w.must(w.c.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n3"}}))
+	w.storage.nodes["n3"].State, w.storage.disks["disk-bd-n3"].State = "Offline", diskMissing
+	w.until("the drain of its disk", func() bool { return w.storage.disks["disk-bd-n3"].GetState() == diskDraining })
+	if !w.exists(&v1alpha1.BlockDevice{}, "bd-n3") {
+		t.Fatal("the device was forgotten while its replicas were still needed")
+	}
+	w.storage.disks["disk-bd-n3"].State = diskDrained
+	w.until("disk, device and node forgotten", func() bool {
+		return w.storage.disks["disk-bd-n3"] == nil && w.storage.nodes["n3"] == nil && !w.exists(&v1alpha1.BlockDevice{}, "bd-n3")
+	})
+}
+
 func TestADrainEndsWhenTheDiskIsWantedAgain(t *testing.T) {
 	w := installed(t)
 	exclude := func(names ...string) {
