@@ -177,7 +177,8 @@ func (sh *shadowLayer) dir(l *layer) dirLayer {
 	return x
 }
 
-// writeDirectory writes the directory into fresh slots, chained, and its place into the root.
+// writeDirectory writes the directory into fresh slots, chained, twice, and the places into the root. Everything else can be lost in part and be
+// brought back by other replicas; without the directory the whole disk would be lost.
 func (d *destager) writeDirectory() error {
 	s := d.s
 	dir := directory{refs: s.refSlots, fences: d.st.fences}
@@ -194,16 +195,29 @@ func (d *destager) writeDirectory() error {
 	}
 	p := dir.append(nil)
 	d.st.root.dirBytes, d.st.root.dirCRC = uint32(len(p)), block.CRC32C(p)
+	for _, first := range []*uint32{&d.st.root.dirSlot, &d.st.root.dirCopy} {
+		if err := d.writeChain(p, first); err != nil {
+			return err
+		}
+	}
+	d.slots = append(d.slots, s.dirSlots...)
+	return nil
+}
+
+// writeChain writes one copy of the directory.
+func (d *destager) writeChain(p []byte, first *uint32) error {
 	n := (len(p) + dirSlotBytes - 1) / dirSlotBytes
+	base := len(d.dirNew)
 	for range n {
-		slot, ok := s.alloc.allocSlot()
+		slot, ok := d.s.alloc.allocSlot()
 		if !ok {
 			return fmt.Errorf("%w: no slot for the directory", ErrNoSpace)
 		}
 		d.dirNew = append(d.dirNew, slot)
 	}
-	d.st.root.dirSlot = d.dirNew[0]
-	for i, slot := range d.dirNew {
+	chain := d.dirNew[base:]
+	*first = chain[0]
+	for i, slot := range chain {
 		q, err := d.out.next(slot)
 		if err != nil {
 			return err
@@ -211,13 +225,12 @@ func (d *destager) writeDirectory() error {
 		part := p[i*dirSlotBytes : min((i+1)*dirSlotBytes, len(p))]
 		h := slotHeader{kind: kindDir, checkpoint: d.st.root.checkpoint, number: uint32(i), used: uint32(len(part))}
 		if i+1 < n {
-			h.link = d.dirNew[i+1]
+			h.link = chain[i+1]
 		}
 		h.encode(q)
 		clear(q[slotHeaderBytes+copy(q[slotHeaderBytes:], part) : slotBytes])
 		seal(q)
 	}
-	d.slots = append(d.slots, s.dirSlots...)
 	return nil
 }
 

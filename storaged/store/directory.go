@@ -46,7 +46,7 @@ type dirDead struct {
 }
 
 // directory is the table of everything in a checkpoint. On disk it is a stream of bytes cut into slots that are chained by
-// slotHeader.link, 4028 bytes each; the root knows its first slot, length and CRC32C:
+// slotHeader.link, 4028 bytes each, in two copies; the root knows the first slots, length and CRC32C:
 //
 //	u32 n; n × (slot u32, checksum u32)                 refcount pages; slot 0: all counts are zero
 //	u32 n; n × (volume 16, epoch u32, owner u32)        fences

@@ -105,7 +105,7 @@
 // # Damage and what becomes of it
 //
 //	superblock, root    the second copy is used
-//	directory           Open fails with ErrCorrupt; the disk has to be formatted and its replicas rebuilt
+//	directory           the second copy is used; with both damaged Open fails with ErrCorrupt, and the replicas have to be rebuilt
 //	refcounts           counted anew from the map pages
 //	table node, page    its blocks are bad with stamp 0, until copies replace them
 //	data                the block is bad; Repair with the same stamp mends it, in place if other views share it

@@ -125,7 +125,7 @@ func goldenSuper() *superblock {
 }
 
 func goldenRoot() *root {
-	return &root{checkpoint: 12, seq: 77, lap: 2, pos: 300, dirSlot: 17, dirBytes: 1000, dirCRC: 0xabcdef01, nextHandle: 8}
+	return &root{checkpoint: 12, seq: 77, lap: 2, pos: 300, dirSlot: 17, dirBytes: 1000, dirCRC: 0xabcdef01, nextHandle: 8, dirCopy: 29}
 }
 
 // goldens are the structures on disk, with values in every field.

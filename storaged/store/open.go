@@ -253,30 +253,50 @@ func (s *Store) loadCheckpoint(rt root) error {
 	return s.loadRefs(dir.refs, nodes)
 }
 
-// readDirectory reads the chain of directory slots.
+// readDirectory reads the directory from whichever of its copies is whole; both are written anew by the next checkpoint. Nothing is taken from
+// a copy in part: it is small, and two damaged copies are no single fault.
 func (s *Store) readDirectory(rt root) (p []byte, slots []uint32, err error) {
+	p, slots, err = s.readDirectoryAt(rt, rt.dirSlot)
+	if rt.dirCopy == 0 {
+		return p, slots, err
+	}
+	q, others, cerr := s.readDirectoryAt(rt, rt.dirCopy)
+	for _, e := range []error{err, cerr} {
+		if e != nil {
+			s.n.metaErrors.Add(1)
+			s.corrupt(fmt.Sprintf("a copy of the directory: %v", e))
+		}
+	}
+	if err != nil {
+		p, err = q, cerr
+	}
+	// What was read of a damaged copy is kept out of use until the next checkpoint, too.
+	return p, append(slots, others...), err
+}
+
+// readDirectoryAt reads one chain of directory slots. slots is what was read of it, also with an error.
+func (s *Store) readDirectoryAt(rt root, slot uint32) (p []byte, slots []uint32, err error) {
 	buf := vdisk.Aligned(slotBytes)
-	slot := rt.dirSlot
 	for i := uint32(0); len(p) < int(rt.dirBytes); i++ {
 		if slot == 0 {
-			return nil, nil, fmt.Errorf("%w: directory ends after %d of %d bytes", ErrCorrupt, len(p), rt.dirBytes)
+			return nil, slots, fmt.Errorf("%w: directory ends after %d of %d bytes", ErrCorrupt, len(p), rt.dirBytes)
 		}
 		if err := s.disk.ReadAt(buf, s.geo.slotOff(slot)); err != nil {
-			return nil, nil, err
+			return nil, slots, err
 		}
 		h, err := decodeSlot(buf, kindDir)
 		if err != nil {
-			return nil, nil, fmt.Errorf("directory slot %d: %w", slot, err)
+			return nil, slots, fmt.Errorf("directory slot %d: %w", slot, err)
 		}
 		if h.number != i || h.checkpoint != rt.checkpoint || h.used == 0 || h.used > dirSlotBytes || h.link >= s.geo.slots {
-			return nil, nil, fmt.Errorf("%w: directory slot %d is part %d of checkpoint %d, not part %d of %d", ErrCorrupt, slot, h.number, h.checkpoint, i, rt.checkpoint)
+			return nil, slots, fmt.Errorf("%w: directory slot %d is part %d of checkpoint %d, not part %d of %d", ErrCorrupt, slot, h.number, h.checkpoint, i, rt.checkpoint)
 		}
 		p = append(p, buf[slotHeaderBytes:slotHeaderBytes+h.used]...)
 		slots = append(slots, slot)
 		slot = h.link
 	}
 	if len(p) != int(rt.dirBytes) || block.CRC32C(p) != rt.dirCRC {
-		return nil, nil, fmt.Errorf("%w: directory does not have the checksum the root tells", ErrCorrupt)
+		return nil, slots, fmt.Errorf("%w: directory does not have the checksum the root tells", ErrCorrupt)
 	}
 	return p, slots, nil
 }

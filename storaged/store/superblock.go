@@ -183,6 +183,7 @@ type root struct {
 	lap        uint32 // its lap
 	pos        uint32 // its place, in blocks of the ring
 	dirSlot    uint32 // first slot of the directory, 0 if empty
+	dirCopy    uint32 // first slot of its second copy, 0 if there is none
 	dirBytes   uint32
 	dirCRC     uint32
 	nextHandle uint32
@@ -196,7 +197,8 @@ type root struct {
 //	32   8  checkpoint        40  8 journal batch
 //	48   4  journal lap       52  4 journal position
 //	56   4  directory slot    60  4 directory bytes
-//	64   4  directory CRC32C  68  4 next handle     72 … zero
+//	64   4  directory CRC32C  68  4 next handle     72  4 directory slot of the second copy
+//	76   …  zero
 //	4092 4  CRC32C of bytes 0–4091
 func (r *root) encode(p []byte, id block.DiskID) {
 	le := binary.LittleEndian
@@ -213,6 +215,7 @@ func (r *root) encode(p []byte, id block.DiskID) {
 	le.PutUint32(p[60:], r.dirBytes)
 	le.PutUint32(p[64:], r.dirCRC)
 	le.PutUint32(p[68:], r.nextHandle)
+	le.PutUint32(p[72:], r.dirCopy)
 	seal(p)
 }
 
@@ -230,8 +233,9 @@ func decodeRoot(p []byte, b *superblock) (root, error) {
 	r := root{
 		checkpoint: le.Uint64(p[32:]), seq: le.Uint64(p[40:]), lap: le.Uint32(p[48:]), pos: le.Uint32(p[52:]),
 		dirSlot: le.Uint32(p[56:]), dirBytes: le.Uint32(p[60:]), dirCRC: le.Uint32(p[64:]), nextHandle: le.Uint32(p[68:]),
+		dirCopy: le.Uint32(p[72:]),
 	}
-	if r.pos >= b.geo.journalBlocks || r.dirSlot >= b.geo.slots || int64(r.dirBytes) > int64(b.geo.slots)*slotBytes || r.nextHandle == 0 {
+	if r.pos >= b.geo.journalBlocks || r.dirSlot >= b.geo.slots || r.dirCopy >= b.geo.slots || int64(r.dirBytes) > int64(b.geo.slots)*slotBytes || r.nextHandle == 0 {
 		return root{}, fmt.Errorf("%w: checkpoint root points outside the disk", ErrCorrupt)
 	}
 	return r, nil
