@@ -28,7 +28,8 @@ type Real struct {
 
 const bounceBytes = 1 << 20
 
-// Open opens a device or file for reading and writing. The size is that of the device, or of the file rounded down to pages.
+// Open opens a device or file for reading and writing. The size is that of the device, or of the file rounded down to pages. A block device is
+// claimed: it fails with EBUSY if it is mounted, part of something, or claimed by another process, and nobody else can claim it meanwhile.
 func Open(path string) (*Real, error) { return openReal(path, os.O_RDWR) }
 
 // OpenReadOnly opens a device or file; writes fail.
@@ -37,10 +38,17 @@ func OpenReadOnly(path string) (*Real, error) { return openReal(path, os.O_RDONL
 func openReal(path string, mode int) (*Real, error) {
 	r := &Real{path: path, direct: true}
 	r.bounce.New = func() any { b := Aligned(bounceBytes); return &b }
-	f, err := os.OpenFile(path, mode|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	claim := 0
+	if st, err := os.Stat(path); err == nil && mode == os.O_RDWR && st.Mode()&os.ModeDevice != 0 {
+		claim = unix.O_EXCL // the second descriptor below goes without: a claim is one descriptor's
+	}
+	f, err := os.OpenFile(path, mode|unix.O_DIRECT|unix.O_CLOEXEC|claim, 0)
 	if errors.Is(err, unix.EINVAL) {
 		r.direct = false
-		f, err = os.OpenFile(path, mode|unix.O_CLOEXEC, 0)
+		f, err = os.OpenFile(path, mode|unix.O_CLOEXEC|claim, 0)
+	}
+	if errors.Is(err, unix.EBUSY) {
+		return nil, fmt.Errorf("open disk: %w: it is mounted or used by something else; see lsblk %s", err, path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open disk: %w", err)
