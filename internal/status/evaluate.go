@@ -146,8 +146,9 @@ func (e *evaluation) nodes() {
 		if n.NotReady {
 			e.add(Degraded, NodeNotReady, o, "Kubernetes says node "+n.Name+" is not ready", "see: kubectl describe node "+n.Name)
 		}
-		if len(n.Unreachable) > 0 {
-			e.add(Degraded, NodeUnreachable, o, "node "+n.Name+" cannot reach "+strings.Join(n.Unreachable, ", ")+" over the storage network",
+		// That nobody reaches a node that is offline is said already.
+		if cut := slices.DeleteFunc(slices.Clone(n.Unreachable), func(p string) bool { return slices.Contains(offline, p) }); len(cut) > 0 {
+			e.add(Degraded, NodeUnreachable, o, "node "+n.Name+" cannot reach "+strings.Join(cut, ", ")+" over the storage network",
 				"check the storage network between them", nonEmpty(n.Message)...)
 		}
 		if d := n.ClockSkew.Abs(); d > SkewMax {
@@ -270,7 +271,9 @@ func (e *evaluation) space() {
 			e.add(OK, PoolFilling, o, reason, "add disks, or delete volumes and snapshots", evidence)
 		}
 	}
-	if s.LargestNodeBytes > s.FreeElsewhereBytes {
+	offline := slices.ContainsFunc(e.f.Nodes, func(n Node) bool { return !n.Online })
+	// While a node is away its space is not known, and what another loss would mean is said by the volumes.
+	if s.LargestNodeBytes > s.FreeElsewhereBytes && !offline {
 		e.add(OK, NodeLossUncovered, Object{KindNode, s.LargestNode, s.LargestNode}, "the loss of node "+s.LargestNode+" could not be made good in the space of the others", "add disks to other nodes",
 			fmt.Sprintf("it holds %s, the others have room for %s", Bytes(s.LargestNodeBytes), Bytes(s.FreeElsewhereBytes)))
 	}

@@ -21,12 +21,21 @@ type memberHealth struct {
 func (l *leader) healthLoop() {
 	tick := time.NewTicker(healthTick)
 	defer tick.Stop()
+	silent := map[string]bool{}
 	for {
 		answers, _ := l.s.probePeers(l.ctx)
 		l.health.mu.Lock()
+		last := l.health.answers
 		l.health.answers, l.health.at = map[string]*storagedv1.ProbeResponse{}, l.now()
 		for _, a := range answers {
 			l.health.answers[a.GetName()] = a
+			delete(silent, a.GetName())
+		}
+		for name, a := range last {
+			// Silent once is no fault: a busy machine may take longer than a probe waits.
+			if l.health.answers[name] == nil && !silent[name] {
+				silent[name], l.health.answers[name] = true, a
+			}
 		}
 		l.health.mu.Unlock()
 		select {

@@ -27,7 +27,7 @@ type Options struct {
 	// Flat puts all nodes on loopback.
 	Flat bool
 	// ChunkArgs and MetaArgs are added to the daemons'.
-	ChunkArgs, MetaArgs []string
+	ChunkArgs, MetaArgs, RedirectArgs []string
 }
 
 // Node is one machine.
@@ -46,8 +46,10 @@ type Cluster struct {
 	Nodes    []*Node
 	Redirect *Process
 	Client   *Client
-	id       string
-	here     *place
+	// CA issued the credentials in DIR/tls.
+	CA   *mtls.Authority
+	id   string
+	here *place
 }
 
 // Portal is where initiators log in.
@@ -114,6 +116,7 @@ func (c *Cluster) issue() error {
 	if err != nil {
 		return err
 	}
+	c.CA = ca
 	for _, role := range mtls.Roles() {
 		leaf, err := ca.Issue(mtls.LeafOptions{Role: role, Hosts: []string{"localhost"}, Validity: 365 * 24 * time.Hour})
 		if err != nil {
@@ -163,7 +166,7 @@ func (c *Cluster) describe() {
 		n.Chunk = daemon("chunk-"+n.Name, n.place, append([]string{"chunk", "--node", n.Name, "--disk-dir", filepath.Join(c.Dir, n.Name, "disks"), "--meta", metas,
 			"--tls-dir", c.tls(mtls.RoleChunk), "--advertise", n.Address}, c.ChunkArgs...)...)
 	}
-	c.Redirect = daemon("redirect", c.here, "redirect", "--listen", Portal, "--meta", metas, "--tls-dir", c.tls(mtls.RoleNode))
+	c.Redirect = daemon("redirect", c.here, append([]string{"redirect", "--listen", Portal, "--meta", metas, "--tls-dir", c.tls(mtls.RoleNode)}, c.RedirectArgs...)...)
 }
 
 // Processes are all daemons.
