@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/iomesh/iomesh/agent/signature"
 	"github.com/iomesh/iomesh/api/v1alpha1"
 	"github.com/iomesh/iomesh/internal/diskdir"
@@ -17,6 +19,13 @@ import (
 // release takes a Releasing device back. done means that r is Erased or Retained now.
 func (k *Keeper) release(ctx context.Context, in Input, r *record) (res Result, done bool, err error) {
 	res = Result{ClaimState: v1alpha1.Released, Claim: &r.Claim, DiskID: r.DiskID}
+	if in.Device != nil {
+		if id := in.Device.Identity(); id.Fingerprint() != r.Claim.Fingerprint {
+			// The disk that was given is gone, or has become another one (a dying one may report another size): what is there now is not ours
+			// to touch.
+			in.Device = nil
+		}
+	}
 	if r.HandedOver && in.Device != nil {
 		if err := k.awaitChunk(in, r, &res); err != nil {
 			return res, false, err
@@ -31,7 +40,13 @@ func (k *Keeper) release(ctx context.Context, in Input, r *record) (res Result, 
 	case r.Claim.ReclaimPolicy == v1alpha1.ReclaimRetain:
 		r.Phase = retained
 	case r.HandedOver:
-		if err := k.eraseOwn(ctx, in, r); err != nil {
+		err := k.eraseOwn(ctx, in, r)
+		if errors.Is(err, unix.EIO) {
+			// A disk that cannot be written any more keeps what is on it. It must not keep its place in the cluster for that.
+			k.opts.Log.Warn("the device cannot be erased: it fails; destroy it if its data must not be read", "device", in.Name, "error", err)
+			err = nil
+		}
+		if err != nil {
 			r.Phase = releasing
 			return res, false, err
 		}
