@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -80,13 +78,15 @@ type disks struct {
 
 	mu   sync.Mutex
 	open map[string]*disk // by entry name
-	said map[string]diskdir.Status
-	kick chan struct{}
+	// journals are the open journal disks, by entry name; of the goroutine of sync.
+	journals map[string]*journalDisk
+	said     map[string]diskdir.Status
+	kick     chan struct{}
 }
 
 func newDisks(dir string, cluster block.ClusterID, ev diskEvents, log *slog.Logger) *disks {
 	return &disks{dir: dir, cluster: cluster, events: ev, log: log,
-		open: map[string]*disk{}, said: map[string]diskdir.Status{}, kick: make(chan struct{}, 1)}
+		open: map[string]*disk{}, journals: map[string]*journalDisk{}, said: map[string]diskdir.Status{}, kick: make(chan struct{}, 1)}
 }
 
 // rescan is how often the directory is read; statusEvery how often an unchanged status is written anew.
@@ -159,8 +159,13 @@ func (d *disks) sync(ctx context.Context) {
 		d.log.Warn("disk entry ignored", "err", err)
 	}
 	wanted := map[string]bool{}
+	journalFirst(entries)
 	for _, e := range entries {
 		wanted[e.Name] = true
+		if e.MountType == "cacheWithJournal" {
+			d.syncJournals(ctx, e)
+			continue
+		}
 		d.mu.Lock()
 		x := d.open[e.Name]
 		d.mu.Unlock()
@@ -185,13 +190,11 @@ func (d *disks) sync(ctx context.Context) {
 	for _, x := range gone {
 		d.release(x)
 	}
+	d.releaseJournals(wanted)
 }
 
 // deviceVanished reports whether the path no longer names what was opened.
-func deviceVanished(x *disk) bool {
-	_, err := os.Stat(x.entry.Device)
-	return errors.Is(err, fs.ErrNotExist)
-}
+func deviceVanished(x *disk) bool { return gone(x.entry.Device) }
 
 // attach opens, and if allowed formats, the disk of an entry.
 func (d *disks) attach(ctx context.Context, e diskdir.Entry) {
@@ -222,8 +225,7 @@ func (d *disks) openStore(ctx context.Context, e diskdir.Entry) (*disk, error) {
 	if e.ClusterID != "" && e.ClusterID != d.cluster.String() {
 		return nil, fmt.Errorf("disk entry %s is for cluster %s, this chunk belongs to %s", e.Name, e.ClusterID, d.cluster)
 	}
-	mount, ok := map[string]store.MountType{"dataStoreWithJournal": store.DataStoreWithJournal,
-		"dataStore": store.DataStore, "cacheWithJournal": store.CacheWithJournal}[e.MountType]
+	mount, ok := mountTypes[e.MountType]
 	if !ok {
 		return nil, fmt.Errorf("disk entry %s: unknown mount type %q", e.Name, e.MountType)
 	}
@@ -246,7 +248,7 @@ func (d *disks) openStore(ctx context.Context, e diskdir.Entry) (*disk, error) {
 				return nil, err
 			}
 		}
-		if err = store.Format(ctx, dev, store.FormatOptions{Cluster: d.cluster, DiskID: id, MountType: mount}); err == nil {
+		if err = store.Format(ctx, dev, store.FormatOptions{Cluster: d.cluster, DiskID: id, MountType: mount, Journals: d.roomiest()}); err == nil {
 			sb, err = store.Probe(dev)
 		}
 	}
@@ -258,7 +260,7 @@ func (d *disks) openStore(ctx context.Context, e diskdir.Entry) (*disk, error) {
 	}
 	x := &disk{id: sb.DiskID, entry: e, dev: dev}
 	x.store, err = store.Open(ctx, dev, store.Options{
-		Cluster: d.cluster, CheckSums: true, Log: d.log.With("disk", sb.DiskID.String()),
+		Cluster: d.cluster, CheckSums: true, Journals: d.journalOf(sb.JournalDisk), Log: d.log.With("disk", sb.DiskID.String()),
 		OnFenced: func(err error) { d.fail(x, err) },
 		OnStall: func(s store.Stall) {
 			what := fmt.Sprintf("a %s has not come back from the disk since %s; it is used again as soon as it answers", s.Op, s.Since.UTC().Format(time.RFC3339))
@@ -311,6 +313,9 @@ func (d *disks) detach(x *disk, reason error) {
 func (d *disks) closeAll() {
 	for _, x := range d.all() {
 		d.detach(x, context.Canceled)
+	}
+	for _, j := range d.journals {
+		_ = j.dev.Close()
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 // NewCommand returns the command "inspect DISK".
 func NewCommand() *cobra.Command {
 	var o store.InspectOptions
-	var extent, output string
+	var extent, output, journal string
 	cmd := &cobra.Command{
 		Use:   "inspect DISK",
 		Short: "Print what is on a disk, read-only",
@@ -48,6 +48,14 @@ first, or what is printed may mix two moments.`,
 				return err
 			}
 			defer disk.Close()
+			if journal != "" {
+				j, err := vdisk.OpenReadOnly(journal)
+				if err != nil {
+					return err
+				}
+				defer j.Close()
+				o.JournalDisk = j
+			}
 			rep, err := store.Inspect(disk, o)
 			if rep != nil {
 				if perr := print(cmd.OutOrStdout(), rep, output); perr != nil && err == nil {
@@ -62,6 +70,7 @@ first, or what is printed may mix two moments.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.Journal, "journal", false, "list the batches of the journal")
+	f.StringVar(&journal, "journal-disk", "", "the cacheWithJournal disk of a dataStore disk; without it the disk is shown as of its last checkpoint")
 	f.StringVar(&extent, "map", "", "list the map of this extent, as VOLUME/INDEX")
 	f.BoolVar(&o.Verify, "verify", false, "read every written block and check it")
 	f.StringVarP(&output, "output", "o", "text", "text or json")
@@ -106,7 +115,23 @@ func text(w io.Writer, r *store.Report) {
 	fmt.Fprintf(w, "format\t%d\tfeature level %d\n", b.FormatVersion, b.Feature)
 	fmt.Fprintf(w, "mounted\t%d times\n", b.MountCount)
 	fmt.Fprintf(w, "size\t%d bytes\n", g.SizeBytes)
+	if b.MountType == store.CacheWithJournal {
+		for _, a := range r.Areas {
+			whose := "of disk " + a.Disk.String()
+			if a.Free {
+				whose = "free"
+			}
+			fmt.Fprintf(w, "journal\tat %d\t%d bytes\t%s\n", a.OffsetByte, a.SizeBytes, whose)
+		}
+		return
+	}
+	if b.MountType == store.DataStore {
+		fmt.Fprintf(w, "journal disk\t%s\n", b.JournalDisk)
+	}
 	fmt.Fprintf(w, "journal\tat %d\t%d bytes\t%d in use\tnext batch %d\n", g.JournalOffset, g.JournalBytes, r.Journal.UsedBytes, r.Journal.NextBatch)
+	if r.Journal.Elsewhere {
+		fmt.Fprintf(w, "\tnot looked at: give --journal-disk; below is the last checkpoint\n")
+	}
 	fmt.Fprintf(w, "meta\tat %d\t%d slots\t%d free\n", g.MetaOffset, g.Slots, r.FreeSlots)
 	fmt.Fprintf(w, "data\tat %d\t%d units of 64 KiB\t%d bytes free\n", g.DataOffset, g.Units, r.FreeBytes)
 	fmt.Fprintf(w, "checkpoint\t%d\n", r.Checkpoint)

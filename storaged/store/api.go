@@ -55,8 +55,11 @@ type FormatOptions struct {
 	Cluster   block.ClusterID
 	DiskID    block.DiskID
 	MountType MountType
-	// JournalBytes is the size of the journal, a multiple of 1 MiB. 0 chooses: a sixteenth of the disk, at most 1 GiB.
+	// JournalBytes is the size of the journal, a multiple of 1 MiB. 0 chooses: a sixteenth of the disk, at most 1 GiB. For CacheWithJournal it is
+	// the size of each journal on it (an eighth of the disk, at most 1 GiB); for DataStore it is what the journal disk has.
 	JournalBytes int64
+	// Journals is where a DataStore disk gets its journal.
+	Journals *Journals
 	// Overwrite allows to format a disk that is not blank.
 	Overwrite bool
 }
@@ -65,6 +68,8 @@ type FormatOptions struct {
 type Options struct {
 	// Cluster is the cluster the disk must belong to; the zero identity accepts any (inspect, tests).
 	Cluster block.ClusterID
+	// Journals is the journal disk of a DataStore disk.
+	Journals *Journals
 	// CacheBytes bounds the memory of cached map pages. Default 64 MiB.
 	CacheBytes int64
 	// DestageFill is the journal fill in percent at which small writes begin to be moved to their place. Default 50.

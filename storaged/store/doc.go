@@ -65,7 +65,7 @@
 //	4 KiB            4 KiB         root 0
 //	8 KiB            4 KiB         root 1
 //	12 KiB           52 KiB        zero
-//	64 KiB           journal       ring of batches, whole MiB
+//	64 KiB           journal       ring of batches, whole MiB; absent when it is on another disk (journals.go)
 //	metaOff          4 KiB × slots map pages, table nodes, reference counts, directory
 //	dataOff          64 KiB × units
 //	size − 64 KiB    64 KiB        second copies of superblock, root 0 and root 1, at the same places
@@ -108,5 +108,6 @@
 //	directory           the second copy is used; with both damaged Open fails with ErrCorrupt, and the replicas have to be rebuilt
 //	refcounts           counted anew from the map pages
 //	table node, page    its blocks are bad with stamp 0, until copies replace them
+//	journal disk        its data disks are not opened (ErrNoJournal); the table of journals is kept twice
 //	data                the block is bad; Repair with the same stamp mends it, in place if other views share it
 package store

@@ -128,6 +128,13 @@ func goldenRoot() *root {
 	return &root{checkpoint: 12, seq: 77, lap: 2, pos: 300, dirSlot: 17, dirBytes: 1000, dirCRC: 0xabcdef01, nextHandle: 8, dirCopy: 29}
 }
 
+func goldenAreas() []byte {
+	p := make([]byte, slotBytes)
+	t := areaTable{number: 4, areas: []area{{block.DiskID(id16(3)), id16(4)}, {}, {block.DiskID(id16(5)), id16(6)}}}
+	t.encode(p, block.DiskID(id16(2)))
+	return p
+}
+
 // goldens are the structures on disk, with values in every field.
 func goldens() map[string][]byte {
 	super, rt := make([]byte, slotBytes), make([]byte, slotBytes)
@@ -141,6 +148,7 @@ func goldens() map[string][]byte {
 		"refs":       goldenSlot(func(p []byte, h *slotHeader) { encodeRefs(p, h, []uint16{1, 2, 0, 65535}) }),
 		"directory":  goldenDirectory().append(nil),
 		"batch":      goldenBatch(),
+		"areas":      goldenAreas(),
 	}
 }
 

@@ -16,6 +16,8 @@ type InspectOptions struct {
 	Extent *block.ExtentID
 	// Verify reads every written block and checks it.
 	Verify bool
+	// JournalDisk is the journal disk of a DataStore disk. Without it the disk is shown as of its last checkpoint.
+	JournalDisk vdisk.Disk
 }
 
 // Report is what is on a disk.
@@ -32,6 +34,16 @@ type Report struct {
 	Map         []MapRun       `json:"map,omitempty"`
 	Verified    *VerifyReport  `json:"verified,omitempty"`
 	Corruptions []Corruption   `json:"corruptions"`
+	// Areas are those of a journal disk.
+	Areas []AreaReport `json:"areas,omitempty"`
+}
+
+// AreaReport is one journal on a journal disk.
+type AreaReport struct {
+	OffsetByte int64        `json:"offset"`
+	SizeBytes  int64        `json:"sizeBytes"`
+	Disk       block.DiskID `json:"disk"` // whose it is
+	Free       bool         `json:"free"`
 }
 
 // CopyReport tells whether one copy of a superblock or checkpoint root is good.
@@ -58,6 +70,8 @@ type JournalReport struct {
 	UsedBytes int64         `json:"usedBytes"`
 	NextBatch uint64        `json:"nextBatch"`
 	Batches   []BatchReport `json:"batches,omitempty"`
+	// Elsewhere: it is on another disk and was not looked at.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 }
 
 // BatchReport is one journal batch.
@@ -122,10 +136,33 @@ func Inspect(disk vdisk.Disk, o InspectOptions) (*Report, error) {
 		SizeBytes: g.sizeBytes, JournalOffset: g.journalOff, JournalBytes: int64(g.journalBlocks) * slotBytes,
 		MetaOffset: g.metaOff, Slots: g.slots, DataOffset: g.dataOff, Units: g.units,
 	}
+	if sb.MountType == CacheWithJournal {
+		j := &Journals{disk: disk, sb: sb}
+		if err := j.read(); err != nil {
+			return rep, err
+		}
+		for i, a := range j.t.areas {
+			rep.Areas = append(rep.Areas, AreaReport{OffsetByte: g.areaOff(i), SizeBytes: j.JournalBytes(), Disk: a.disk, Free: a.disk.IsZero()})
+		}
+		return rep, nil
+	}
 	rep.Copies = inspectCopies(disk, &sb)
 	opts := Options{OnCorrupt: func(c Corruption) { rep.Corruptions = append(rep.Corruptions, c) }, StallAfter: -1}
 	opts.setDefaults()
 	s := newStore(disk, sb, opts)
+	if sb.MountType == DataStore && o.JournalDisk != nil {
+		jsb, _, err := readSuper(o.JournalDisk)
+		if err == nil {
+			j := &Journals{disk: o.JournalDisk, sb: jsb}
+			if err = j.read(); err == nil {
+				err = j.holds(&sb)
+			}
+		}
+		if err != nil {
+			return rep, err
+		}
+		s.jdisk = o.JournalDisk
+	}
 	rt, err := readRoot(disk, &sb)
 	if err != nil {
 		return rep, err
@@ -134,13 +171,18 @@ func Inspect(disk vdisk.Disk, o InspectOptions) (*Report, error) {
 	if err := s.loadCheckpoint(rt); err != nil {
 		return rep, err
 	}
-	if o.Journal {
+	// Without its journal a data disk shows its last checkpoint.
+	replay := sb.MountType != DataStore || o.JournalDisk != nil
+	rep.Journal.Elsewhere = !replay
+	if o.Journal && replay {
 		if rep.Journal.Batches, err = s.listBatches(rt); err != nil {
 			return rep, err
 		}
 	}
-	if err := s.replay(rt); err != nil {
-		return rep, err
+	if replay {
+		if err := s.replay(rt); err != nil {
+			return rep, err
+		}
 	}
 	rep.Journal.UsedBytes, rep.Journal.NextBatch = int64(s.ring.used())*slotBytes, s.ring.seq
 	rep.Fences, rep.Replicas = s.fences(), s.listReplicas()

@@ -24,26 +24,38 @@ func format(ctx context.Context, disk vdisk.Disk, o FormatOptions) error {
 	if o.MountType == 0 {
 		o.MountType = DataStoreWithJournal
 	}
-	if o.MountType != DataStoreWithJournal {
-		return fmt.Errorf("%w: mount type %d is not supported; use dataStoreWithJournal", ErrInvalid, o.MountType)
-	}
-	geo, err := planGeometry(disk.SizeBytes(), o.JournalBytes, true)
-	if err != nil {
-		return fmt.Errorf("format disk %s: %w", disk, err)
+	if o.MountType > CacheWithJournal {
+		return fmt.Errorf("%w: there is no mount type %d", ErrInvalid, o.MountType)
 	}
 	if !o.Overwrite {
 		if err := mustBeBlank(disk); err != nil {
 			return fmt.Errorf("format disk %s: %w", disk, err)
 		}
 	}
+	if o.MountType == CacheWithJournal {
+		if err := formatJournals(disk, o); err != nil {
+			return fmt.Errorf("format disk %s: %w", disk, err)
+		}
+		return nil
+	}
 	sb := superblock{
 		Superblock: Superblock{
 			Cluster: o.Cluster, DiskID: o.DiskID, JournalDisk: o.DiskID, MountType: o.MountType,
-			FormatVersion: formatVersion, Feature: block.FeatureLevel, SizeBytes: geo.sizeBytes,
+			FormatVersion: formatVersion, Feature: block.FeatureLevel,
 		},
-		geo: geo,
 	}
 	rand.Read(sb.journalID[:])
+	var err error
+	if o.MountType == DataStore {
+		err = formatData(ctx, disk, &sb, o)
+	} else {
+		sb.geo, err = planGeometry(disk.SizeBytes(), o.JournalBytes, true)
+		sb.SizeBytes = sb.geo.sizeBytes
+	}
+	if err != nil {
+		return fmt.Errorf("format disk %s: %w", disk, err)
+	}
+	geo := sb.geo
 	// The superblocks come last: a disk is formatted or it is not. What an older store left at their places goes first.
 	zeros := vdisk.Aligned(headBytes)
 	for _, off := range []int64{0, geo.tailOff()} {
@@ -106,12 +118,23 @@ func open(ctx context.Context, disk vdisk.Disk, o Options) (*Store, error) {
 	if !o.Cluster.IsZero() && sb.Cluster != o.Cluster {
 		return nil, fmt.Errorf("%w: disk %s belongs to cluster %s, not %s", ErrForeign, disk, sb.Cluster, o.Cluster)
 	}
+	journal := disk
+	switch sb.MountType {
+	case DataStore:
+		if err := o.Journals.holds(&sb); err != nil {
+			return nil, fmt.Errorf("open disk %s: %w", disk, err)
+		}
+		journal = o.Journals.disk
+	case CacheWithJournal:
+		return nil, fmt.Errorf("%w: disk %s holds journals, not data", ErrForeign, disk)
+	}
 	// Before anything else is written: from now on an older copy of this disk can be told from it.
 	sb.MountCount++
 	if err := writeSuper(disk, &sb); err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", disk, err)
 	}
 	s := newStore(disk, sb, o)
+	s.jdisk = journal
 	if err := s.recover(); err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", disk, err)
 	}

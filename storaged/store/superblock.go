@@ -104,6 +104,9 @@ func decodeSuper(p []byte) (superblock, error) {
 		dataOff: int64(le.Uint64(p[128:])), units: le.Uint32(p[136:]),
 	}
 	b.SizeBytes = b.geo.sizeBytes
+	if b.MountType == CacheWithJournal {
+		return b, b.geo.checkAreas()
+	}
 	return b, b.geo.check()
 }
 

@@ -82,7 +82,7 @@ func full(ctx context.Context, r *run) error {
 		}
 	}
 	if err := await(ctx, 60*time.Second, func() bool { return b.writes()[0] > before[0]+50 && b.writes()[1] > before[1]+50 }); err != nil {
-		return fmt.Errorf("writers do not go on after UNMAP: %w", err)
+		return fmt.Errorf("writers do not go on after UNMAP: %w: %s", err, b.progress(ctx, before))
 	}
 	r.say("96 MiB given back by UNMAP: the writers went on by themselves")
 	if err := await(ctx, 180*time.Second, func() bool {
@@ -103,7 +103,7 @@ func full(ctx context.Context, r *run) error {
 		return fmt.Errorf("delete while the pool is full: %w", err)
 	}
 	if err := await(ctx, 60*time.Second, func() bool { return b.writes()[0] > before[0]+200 && b.writes()[1] > before[1]+200 }); err != nil {
-		return fmt.Errorf("writers do not go on after a volume was deleted: %w", err)
+		return fmt.Errorf("writers do not go on after a volume was deleted: %w: %s", err, b.progress(ctx, before))
 	}
 	r.say("a volume deleted while full: the writers went on by themselves")
 	return b.finish(ctx, r)
@@ -155,4 +155,19 @@ func await(ctx context.Context, within time.Duration, f func() bool) error {
 		}
 	}
 	return nil
+}
+
+// progress says what each volume has done since, and how full the disks are.
+func (b *bench) progress(ctx context.Context, before []uint64) string {
+	out := ""
+	for i, v := range b.volumes {
+		_, w, refused, _ := v.Counts()
+		out += fmt.Sprintf("%s: %d writes since, %d refused in all; ", v.Name, w-before[i], refused)
+	}
+	if st, err := b.Client.Cluster.GetStatus(ctx, &storagedv1.GetStatusRequest{}); err == nil {
+		for _, d := range st.Disks {
+			out += fmt.Sprintf("disk of %s: %d of %d MiB used; ", d.Node, d.UsedBytes>>20, d.SizeBytes>>20)
+		}
+	}
+	return out
 }

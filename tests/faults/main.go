@@ -32,6 +32,7 @@ type run struct {
 	quick, keep   bool
 	flat          bool
 	only          string
+	hybrid        bool
 	start         time.Time
 }
 
@@ -49,6 +50,7 @@ func main() {
 	f.StringVar(&r.dir, "dir", "", "directory for the cluster's files and disks (default: a temporary one in memory, /dev/shm, so that the three disks do not share one real one)")
 	f.BoolVar(&r.quick, "quick", false, "short faults, few repetitions")
 	f.BoolVar(&r.keep, "keep", false, "keep the files of a run that passed; those of one that failed always stay")
+	f.BoolVar(&r.hybrid, "hybrid", false, "journals on a disk of their own (cacheWithJournal and dataStore)")
 	f.StringVar(&r.only, "only", "", "stalls: only the faults whose names contain this")
 	scenarios := []struct {
 		name, short string

@@ -26,6 +26,8 @@ type Options struct {
 	DiskBytes int64
 	// Flat puts all nodes on loopback.
 	Flat bool
+	// Hybrid puts the journals on a disk of their own.
+	Hybrid bool
 	// ChunkArgs and MetaArgs are added to the daemons'.
 	ChunkArgs, MetaArgs, RedirectArgs []string
 }
@@ -138,8 +140,19 @@ func (c *Cluster) makeDisk(ctx context.Context, n *Node) error {
 	if err := vdisk.Prewrite(ctx, path, c.DiskBytes, nil); err != nil {
 		return err
 	}
-	return diskdir.WriteEntry(filepath.Join(c.Dir, n.Name, "disks"), diskdir.Entry{Name: "disk0", Device: path, MountType: "dataStoreWithJournal",
-		SizeBytes: c.DiskBytes, Format: true, Identity: diskdir.Identity{Serial: n.Name}})
+	disks := filepath.Join(c.Dir, n.Name, "disks")
+	e := diskdir.Entry{Name: "disk0", Device: path, MountType: "dataStoreWithJournal", SizeBytes: c.DiskBytes, Format: true, Identity: diskdir.Identity{Serial: n.Name}}
+	if c.Hybrid {
+		e.MountType = "dataStore"
+		ssd := diskdir.Entry{Name: "ssd", Device: filepath.Join(c.Dir, n.Name, "ssd.img"), MountType: "cacheWithJournal", SizeBytes: 512 << 20, Format: true}
+		if err := vdisk.Prewrite(ctx, ssd.Device, ssd.SizeBytes, nil); err != nil {
+			return err
+		}
+		if err := diskdir.WriteEntry(disks, ssd); err != nil {
+			return err
+		}
+	}
+	return diskdir.WriteEntry(disks, e)
 }
 
 func (c *Cluster) metaAddresses() []string {
