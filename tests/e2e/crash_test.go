@@ -51,7 +51,7 @@ spec:
 // TestPluginsKilledAtEveryStep has CSI controller and node plugins end themselves once at each step of each call (csi/crash), while a volume of
 // either mode goes through its whole life: everything converges, and nothing is left over.
 func TestPluginsKilledAtEveryStep(t *testing.T) {
-	ctx, l := ready(t, 25*time.Minute)
+	ctx, l := ready(t, 35*time.Minute)
 	nodes := nodesOf(t, l)
 	crashAt(ctx, t, l, "all")
 	t.Cleanup(func() {
@@ -61,7 +61,7 @@ func TestPluginsKilledAtEveryStep(t *testing.T) {
 	})
 	begin := time.Now()
 	must(t, l.Apply(ctx, crashClaims(nodes[0])))
-	must(t, l.Until(ctx, 6*time.Minute, "the pod runs", func(ctx context.Context) string { return podRuns(ctx, l, "crash", "") }))
+	must(t, l.Until(ctx, 12*time.Minute, "the pod runs", func(ctx context.Context) string { return podRuns(ctx, l, "crash", "") }))
 	must(t, l.Apply(ctx, `
 apiVersion: snapshot.storage.k8s.io/v1
 kind: VolumeSnapshot
@@ -82,7 +82,7 @@ spec: {volumeSnapshotClassName: iomesh-csi-driver, source: {persistentVolumeClai
 		t.Errorf("the file holds %q (%v)", out, err)
 	}
 	for _, what := range []string{"volumesnapshot/crash", "pod/crash", "pvc/crash-fs", "pvc/crash-raw"} {
-		_, err := l.Kubectl(ctx, "delete", what, "--wait=true", "--timeout=6m")
+		_, err := l.Kubectl(ctx, "delete", what, "--wait=true", "--timeout=8m")
 		must(t, err)
 	}
 	nothingLeft(ctx, t, l)

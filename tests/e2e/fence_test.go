@@ -53,7 +53,17 @@ spec:
 // TestLateWritesOfAFrozenNode freezes a node whose pod writes, gives the volume to another node, thaws the first one.
 func TestLateWritesOfAFrozenNode(t *testing.T) {
 	ctx, l := ready(t, 15*time.Minute)
-	lateWrites(ctx, t, l, "frozen", l.Cluster.Freeze, l.Cluster.Thaw)
+	freeze := func(ctx context.Context, node string) error {
+		// A process that waits for its device, whose daemon is frozen already, cannot be frozen in turn; it runs no further than that.
+		short, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		err := l.Cluster.Freeze(short, node)
+		if short.Err() != nil && ctx.Err() == nil {
+			return nil
+		}
+		return err
+	}
+	lateWrites(ctx, t, l, "frozen", freeze, l.Cluster.Thaw)
 }
 
 // TestLateWritesOfANodeCutOffFromTheAPI cuts a node from the API server only: its pod writes on, and has the network to do so, while

@@ -64,6 +64,11 @@ func makeReady(ctx context.Context, l *lab.Lab) error {
 			return err
 		}
 	}
+	if st, err := l.Status(ctx); err != nil || st.Disks.Active == 0 {
+		if err := mapDisks(ctx, l); err != nil {
+			return err
+		}
+	}
 	if err := l.Until(ctx, 2*time.Minute, "every pod of IOMesh is ready", func(ctx context.Context) string { return l.NotRunning(ctx) }); err != nil {
 		return err
 	}
@@ -95,9 +100,12 @@ func install(ctx context.Context, l *lab.Lab) error {
 	if err != nil {
 		return err
 	}
-	if _, err := l.Plugin(ctx, "install", "-f", values, "--wait", "--timeout", "4m"); err != nil {
-		return err
-	}
+	_, err = l.Plugin(ctx, "install", "-f", values, "--wait", "--timeout", "4m")
+	return err
+}
+
+// mapDisks waits until each node has a disk that can be used, and takes them all.
+func mapDisks(ctx context.Context, l *lab.Lab) error {
 	nodes, err := l.Cluster.Nodes()
 	if err != nil {
 		return err
