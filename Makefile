@@ -54,6 +54,12 @@ SEEDS ?= 2000
 sim: ## SEEDS=N random histories of the protocol core
 	go test ./storaged/sim -run 'TestSeeds$$' -count=1 -timeout 0 -v -seeds $(SEEDS)
 
+# FAULTS: stalls power resync full metadata idle, or all; FLAGS such as --quick.
+FAULTS ?= stalls
+.PHONY: faults
+faults: deps storaged ## real processes, three nodes, verifying load, faults: FAULTS=all FLAGS=--quick
+	hack/faults.sh $(FAULTS) $(FLAGS)
+
 .PHONY: e2e
 e2e: deps ## end-to-end tests on a real Kubernetes cluster (KUBECONFIG, or one made here)
 	hack/e2e.sh
