@@ -252,3 +252,22 @@ func TestReservationsSurviveAMoveOfTheOwner(t *testing.T) {
 		t.Errorf("holder is at %s, want %s", at, next.address)
 	}
 }
+
+func TestInitiatorsRangesAreWhatTheTargetTakes(t *testing.T) {
+	if initiator.MaxTransfer != target.MaxTransferBytes || initiator.MaxRange != target.MaxUnmapBytes || initiator.MaxZero != target.MaxZeroBytes {
+		t.Error("the initiator cuts requests at other sizes than the target takes")
+	}
+	r := newRig(t, target.Options{})
+	r.vol.Resize(2 * target.MaxUnmapBytes)
+	s := r.dial(someone)
+	if err := s.WriteAt(r.ctx(), random(4096), 700<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Unmap(r.ctx(), 0, 2*target.MaxUnmapBytes); err != nil {
+		t.Error(err)
+	}
+	got := make([]byte, 4096)
+	if err := s.ReadAt(r.ctx(), got, 700<<20); err != nil || !bytes.Equal(got, make([]byte, 4096)) {
+		t.Errorf("after UNMAP: %v", err)
+	}
+}

@@ -13,7 +13,8 @@
 //     a session in only after the writes of the one it replaces are applied or can never be (I14).
 //   - everything else, such as COMPARE AND WRITE and PERSISTENT RESERVE OUT: ErrOutcomeUnknown.
 //
-// After Options.Replacement without a connection everything fails with ErrUnreachable, until there is one again.
+// After Options.Replacement without a connection everything fails with ErrUnreachable, until there is one again; with ErrRefused and at once
+// when the portals say that this initiator or target is not wanted any more.
 //
 // Goroutines: one that connects, and per connection a reader, which calls Done, and a writer. Close ends them all.
 package initiator

@@ -80,6 +80,9 @@ var (
 	ErrClosed = errors.New("iSCSI session is closed")
 	// ErrUnreachable: no portal served the target for as long as Options.Replacement.
 	ErrUnreachable = errors.New("iSCSI target is unreachable")
+	// ErrRefused: the target does not want this initiator any more (login status class 2): the grant was withdrawn, the secret changed, or the
+	// target is gone.
+	ErrRefused = errors.New("iSCSI target refuses the login")
 	// ErrOutcomeUnknown: the connection was lost while a command that must not be repeated was in progress.
 	ErrOutcomeUnknown = errors.New("outcome of the command is unknown: the connection was lost while it was in progress")
 )

@@ -33,7 +33,7 @@ type Session struct {
 	size     uint64 // last known, if OnResize is set
 	up       *conn  // nil while there is none
 	changed  chan struct{}
-	failed   error // requests fail at once with this: ErrUnreachable or ErrClosed
+	failed   error // requests fail at once with this: ErrUnreachable, ErrRefused or ErrClosed
 	lastErr  error
 	queue    list       // to be sent
 	slots    []*Request // in progress at the target, by tag
@@ -169,7 +169,12 @@ const (
 	backoffMax = 200 * time.Millisecond
 )
 
-// reconnect tries until there is a connection (nil: the session was closed). What waits fails after Replacement.
+// refusedPause is how long is waited after a portal has refused us for good.
+const refusedPause = time.Second
+
+// reconnect tries until there is a connection (nil: the session was closed). What waits fails after Replacement, or at once when every
+// portal that answers refuses us for good: the grant is gone, or the target. It is asked again all the same, more rarely, since both can
+// come back.
 func (s *Session) reconnect() *conn {
 	expired := time.AfterFunc(s.opt.Replacement, func() {
 		s.mu.Lock()
@@ -186,6 +191,10 @@ func (s *Session) reconnect() *conn {
 		s.mu.Lock()
 		s.lastErr = err
 		s.mu.Unlock()
+		if permanent(err) {
+			s.failAll(fmt.Errorf("%w: %w", ErrRefused, err))
+			delay = refusedPause
+		}
 		select {
 		case <-s.ctx.Done():
 			return nil

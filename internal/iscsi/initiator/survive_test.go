@@ -320,3 +320,50 @@ func TestCancelledRequestIsTakenBack(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestARefusalForGoodIsTheEndAtOnceAndCanBeTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		id := block.NewVolumeID()
+		dir := memvolume.NewDirectory()
+		iqn := dir.Serve(id, memvolume.New(id, 1<<20), target.Grant{})
+		dir.Grant(iqn, someone, target.Grant{Generation: 1})
+		srv, err := target.New(target.Options{Directory: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &chanListener{conns: make(chan net.Conn), done: make(chan struct{})}
+		done := make(chan error, 1)
+		go func() { done <- srv.Serve(l) }()
+		s, err := initiator.Dial(t.Context(), initiator.Options{Portals: []string{"a", "b"}, Target: iqn, Initiator: someone,
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				a, b := net.Pipe()
+				l.conns <- b
+				return a, nil
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir.Revoke(iqn, someone)
+		if _, err := srv.CloseSessions(t.Context(), iqn, someone); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		err = s.WriteAt(t.Context(), make([]byte, 512), 0)
+		if took := time.Since(begin); !errors.Is(err, initiator.ErrRefused) || took > 2*time.Second {
+			t.Errorf("a write without a grant ends after %s with %v", took, err)
+		}
+		dir.Grant(iqn, someone, target.Grant{Generation: 2})
+		for {
+			if err = s.WriteAt(t.Context(), make([]byte, 512), 0); err == nil {
+				break
+			}
+			if !errors.Is(err, initiator.ErrRefused) || time.Since(begin) > time.Minute {
+				t.Fatal(err)
+			}
+			time.Sleep(100 * time.Millisecond) // of the bubble's clock
+		}
+		s.Close()
+		srv.Close()
+		<-done
+	})
+}
