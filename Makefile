@@ -77,6 +77,10 @@ profile: ## CPU profiles of the chunks under each load of the benchmark, in buil
 	@mkdir -p build/profiles
 	hack/bench.sh -profile build/profiles -pairs 1 -foreign 2
 
+.PHONY: e2e-vm
+e2e-vm: ## volumes under a stock kernel in a virtual machine, with faults (root; ARGS=-quick for short ones)
+	nice hack/e2e-vm.sh $(ARGS)
+
 .PHONY: demo
 demo: ## the whole story on a real cluster on this machine (root)
 	hack/demo.sh
