@@ -384,6 +384,13 @@ func TestOutputs(t *testing.T) {
 		{"volume-describe", healthy(), []string{"volume", "describe", "pvc-1"}},
 		{"volume-describe-no-name", healthy(), []string{"volume", "describe"}},
 		{"check", checked(), []string{"check"}},
+		{"why-cluster", lostNode(), []string{"why"}},
+		{"why-volume", lostNode(), []string{"why", "volume/pvc-1"}},
+		{"why-node", lostNode(), []string{"why", "node/n3"}},
+		{"why-disk", lostNode(), []string{"why", "disk/disk-b"}},
+		{"why-healthy", healthy(), []string{"why", "node/n1", "-o", "json"}},
+		{"why-unknown", healthy(), []string{"why", "node/n9"}},
+		{"why-nonsense", healthy(), []string{"why", "deployment/x"}},
 		{"version", updating(), []string{"version"}},
 		{"uninstall-refused", func() *world {
 			w := healthy()

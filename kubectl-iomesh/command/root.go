@@ -68,7 +68,7 @@ func (e *Env) root() *cobra.Command {
 	f.StringVar(&e.color, "color", "auto", "auto, always or never; NO_COLOR is honoured")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "no progress on standard error")
 	f.BoolVarP(&e.verbose, "verbose", "v", false, "say more on standard error")
-	root.AddCommand(e.installCommand(), e.upgradeCommand(), e.uninstallCommand(), e.statusCommand(), e.checkCommand(),
+	root.AddCommand(e.installCommand(), e.upgradeCommand(), e.uninstallCommand(), e.statusCommand(), e.whyCommand(), e.bundleCommand(), e.checkCommand(),
 		e.diskCommand(), e.nodeCommand(), e.volumeCommand(), e.versionCommand())
 	return root
 }
