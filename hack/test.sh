@@ -10,6 +10,7 @@ race=() plain=()
 for p in "${all[@]}"; do
   case ${p#"$module"/} in
     storaged/sim*|storaged/replication*|tests/e2e*) plain+=("$p") ;;
+    storaged/store) plain+=("$p") race+=("$p") ;; # its sweeps are thin under -race
     storaged/*|csi*|agent*|attach*|internal/*) race+=("$p") ;;
     *) plain+=("$p") ;;
   esac

@@ -193,7 +193,7 @@ func TestPowerCutsOfAHybridMachine(t *testing.T) {
 		return Open(ctx, disks[0], o)
 	}
 	cuts := 0
-	for n := 1; n < 400; n += 3 {
+	for n := 1; n < 400; n += 3 * thin {
 		disk := sim.Clone()
 		disk.CutAt(n, uint64(n))
 		r := newCutRun(5, func(f string, a ...any) { t.Fatalf("power cut at flush %d: %s", n, fmt.Sprintf(f, a...)) })

@@ -574,7 +574,7 @@ func checkTree(t *testing.T, s *Store, bent func(block.ExtentID) bool, fail func
 }
 
 func TestStoreBehavesLikeTheModel(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range max(uint64(10)/thin, 2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			r := &modelRun{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), m: model{map[block.ExtentID]*modelReplica{}}, seq: map[block.ExtentID]block.SnapSeq{}}
@@ -588,7 +588,7 @@ func TestStoreBehavesLikeTheModel(t *testing.T) {
 				r.ids = append(r.ids, id)
 				r.m.replicas[id] = &modelReplica{lineage: id.Volume}
 			}
-			for range 600 {
+			for range max(600/thin, 150) {
 				r.step()
 			}
 			r.compareAll()

@@ -256,9 +256,9 @@ func TestNothingAcknowledgedIsLostWhereverThePowerIsCut(t *testing.T) {
 	for seed := range uint64(*cutSeeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			n := powerCuts(seed, 40, 1, quiet(), t.Fatalf)
+			n := powerCuts(seed, 40, thin, quiet(), t.Fatalf)
 			// Once more with checkpoints at every moment.
-			n += powerCuts(seed, 40, 2, busy, t.Fatalf)
+			n += powerCuts(seed, 40, 2*thin, busy, t.Fatalf)
 			t.Logf("%d power cuts", n)
 		})
 	}
