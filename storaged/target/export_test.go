@@ -34,3 +34,4 @@ func CheckStatusTable() (err error) {
 // Options with a rule broken on purpose.
 func PlantEarlyReinstatement(o Options) Options { o.planted = plantEarlyReinstatement; return o }
 func PlantEarlyAbort(o Options) Options         { o.planted = plantEarlyAbort; return o }
+func PlantEarlyClose(o Options) Options         { o.planted = plantEarlyClose; return o }

@@ -97,4 +97,6 @@ const (
 	plantEarlyReinstatement
 	// plantEarlyAbort answers task management before the commands have ended (breaks I14).
 	plantEarlyAbort
+	// plantEarlyClose reports sessions of a withdrawn grant as closed before their commands have ended (breaks I16).
+	plantEarlyClose
 )
