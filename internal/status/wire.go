@@ -17,7 +17,7 @@ func FactsOf(st *storagedv1.ClusterStatus, volumes []*storagedv1.Volume, now tim
 	}
 	for _, n := range st.GetNodes() {
 		f.Nodes = append(f.Nodes, Node{
-			Name: n.GetName(), Online: n.GetState() == "Online", Maintenance: n.GetMode() == "maintenance", Message: n.GetMessage(), LastSeen: timeOf(n.GetLastSeen()),
+			Name: n.GetName(), Online: n.GetState() == "Online" || n.GetExpected(), Maintenance: n.GetMode() == "maintenance", Message: n.GetMessage(), LastSeen: timeOf(n.GetLastSeen()),
 			Unreachable: n.GetUnreachable(), CertificateExpires: timeOf(n.GetCertificateExpires()), ClockSkew: time.Duration(n.GetClockSkewNanoseconds()),
 			LoginRefused: timeOf(n.GetLoginRefused()),
 		})

@@ -13,6 +13,7 @@ import (
 type chunkFact struct {
 	Node        string
 	Present     bool // its stream is up and it has reported
+	Expected    bool // the leader is new and has not heard of it yet
 	Maintenance bool
 	Settled     bool            // present for some seconds without a break
 	Owned       int             // volumes it owns

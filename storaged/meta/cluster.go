@@ -75,6 +75,7 @@ func (l *leader) nodes(s *state) []*storagedv1.Node {
 				n.Message = "cannot reach " + strings.Join(cut, ", ") + ": check the storage network between them"
 			}
 		case live.LastSeen.IsZero() && !live.Dead:
+			n.Expected = true
 			n.Message = "not heard of since the leader changed a moment ago"
 		case live.LastSeen.IsZero():
 			n.Message = "not heard of since the leader changed: start storaged on it"

@@ -33,7 +33,7 @@ func volumeStatus(f volumeFacts) *storagedv1.VolumeStatus {
 	st := &storagedv1.VolumeStatus{Extents: uint32(len(f.Extents)), AsOf: timestamppb.New(f.Now)}
 	owner, ok := f.Chunks[f.Owner.Chunk]
 	v := status.Volume{ID: f.Volume.ID.String(), Name: f.Volume.Name, Factor: int(f.Volume.ReplicaFactor), Min: int(f.Volume.MinReplicas),
-		Owner: uint32(f.Owner.Chunk), OwnerNode: owner.Node, OwnerOnline: ok && owner.Present}
+		Owner: uint32(f.Owner.Chunk), OwnerNode: owner.Node, OwnerOnline: ok && (owner.Present || owner.Expected)}
 	switch f.Volume.State {
 	case metadb.StateCreating:
 		v.Life = status.Creating
@@ -61,7 +61,7 @@ func volumeStatus(f volumeFacts) *storagedv1.VolumeStatus {
 				continue
 			}
 			x.Full++
-			if f.Chunks[m.Chunk].Present {
+			if c := f.Chunks[m.Chunk]; c.Present || c.Expected {
 				x.Reachable++
 			} else {
 				v.Missing = status.AppendNew(v.Missing, f.Chunks[m.Chunk].Node)

@@ -163,7 +163,7 @@ func (l *leader) chunkFacts(s *state) map[block.ChunkID]chunkFact {
 		live := l.reg.live(id)
 		out[id] = chunkFact{
 			// A stream of the process before the registered one proves nothing.
-			Node: c.Node, Present: live.Present && live.Boot == c.BootID, Settled: live.Settled, Maintenance: s.maintenance(id),
+			Node: c.Node, Present: live.Present && live.Boot == c.BootID, Expected: live.LastSeen.IsZero() && !live.Dead, Settled: live.Settled, Maintenance: s.maintenance(id),
 			Owned: owned[id], Unreachable: live.Unreachable,
 		}
 	}

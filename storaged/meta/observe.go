@@ -27,7 +27,12 @@ type diskErrors struct {
 // except that a process reports within a heartbeat of its start.
 func (o *observed) take(req *storagedv1.HeartbeatRequest, first bool, now time.Time) {
 	if t := req.GetClock(); t != nil {
-		o.skew = t.AsTime().Sub(now)
+		// A report that was long on its way makes the sender's clock look late: what is later counts at once, what is earlier little by little.
+		if d := t.AsTime().Sub(now); first || d > o.skew {
+			o.skew = d
+		} else {
+			o.skew += (d - o.skew) / 8
+		}
 	}
 	if t := req.GetCertificateExpires(); t != nil {
 		o.certificate = t.AsTime()

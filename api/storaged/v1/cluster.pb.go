@@ -515,6 +515,7 @@ type Node struct {
 	ClockSkewNanoseconds int64                  `protobuf:"zigzag64,16,opt,name=clock_skew_nanoseconds,json=clockSkewNanoseconds,proto3" json:"clock_skew_nanoseconds,omitempty"` // its clock minus the leader's, as of its last report
 	LoginRefused         *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=login_refused,json=loginRefused,proto3" json:"login_refused,omitempty"`                              // when it last refused a login of an initiator; absent: never
 	Unreachable          []string               `protobuf:"bytes,18,rep,name=unreachable,proto3" json:"unreachable,omitempty"`                                                    // nodes whose chunk it cannot reach
+	Expected             bool                   `protobuf:"varint,19,opt,name=expected,proto3" json:"expected,omitempty"`                                                         // the leader is new and has not heard of it yet: neither online nor lost
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -673,6 +674,13 @@ func (x *Node) GetUnreachable() []string {
 		return x.Unreachable
 	}
 	return nil
+}
+
+func (x *Node) GetExpected() bool {
+	if x != nil {
+		return x.Expected
+	}
+	return false
 }
 
 type Disk struct {
@@ -1619,7 +1627,7 @@ const file_cluster_proto_rawDesc = "" +
 	"\x03pid\x18\x06 \x01(\x05R\x03pid\x12\x18\n" +
 	"\aversion\x18\a \x01(\tR\aversion\x12\x18\n" +
 	"\amessage\x18\b \x01(\tR\amessage\x12K\n" +
-	"\x13certificate_expires\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x12certificateExpires\"\x85\x05\n" +
+	"\x13certificate_expires\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x12certificateExpires\"\xa1\x05\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\rR\x05chunk\x12\x12\n" +
@@ -1639,7 +1647,8 @@ const file_cluster_proto_rawDesc = "" +
 	"\x13certificate_expires\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x12certificateExpires\x124\n" +
 	"\x16clock_skew_nanoseconds\x18\x10 \x01(\x12R\x14clockSkewNanoseconds\x12?\n" +
 	"\rlogin_refused\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\floginRefused\x12 \n" +
-	"\vunreachable\x18\x12 \x03(\tR\vunreachable\"\x80\x04\n" +
+	"\vunreachable\x18\x12 \x03(\tR\vunreachable\x12\x1a\n" +
+	"\bexpected\x18\x13 \x01(\bR\bexpected\"\x80\x04\n" +
 	"\x04Disk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
