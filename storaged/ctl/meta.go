@@ -10,11 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
-	"github.com/iomesh/iomesh/internal/mtls"
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
 
@@ -48,7 +45,7 @@ exist yet.`,
 			fmt.Fprintf(w, "%s of metadata written to %s, from member %s\n", bytesText(b.SizeBytes), b.File, b.Member)
 		})
 	}
-	return group("meta", "Look after the metadata", backup)
+	return group("meta", "Look after the metadata", backup, a.memberCommand())
 }
 
 type backupView struct {
@@ -68,11 +65,7 @@ func (c *client) backup(ctx context.Context, path string) (*backupView, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := clientv3.Config{Endpoints: []string{member.GetClientUrl()}, DialTimeout: 5 * time.Second, Logger: zap.NewNop()}
-	if c.tls != nil {
-		cfg.TLS = c.tls.ClientConfig(mtls.RoleMeta)
-	}
-	cli, err := clientv3.New(cfg)
+	cli, err := c.etcd(member.GetClientUrl())
 	if err != nil {
 		return nil, err
 	}

@@ -61,3 +61,35 @@ func TestBackupIsAnEtcdSnapshotAndNeverOverwrites(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+func TestAMemberThatAnswersIsNotRemoved(t *testing.T) {
+	srv := metadbtest.Start(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gs := grpc.NewServer()
+	storagedv1.RegisterMetaPeerServer(gs, peer{url: srv.Endpoint})
+	go func() { _ = gs.Serve(ln) }()
+	t.Cleanup(gs.Stop)
+	dir := t.TempDir()
+	b, err := json.Marshal(control{Meta: []string{ln.Addr().String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "control.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code, text := run(t, "--dir", dir, "meta", "member", "list"); code != 0 || !strings.Contains(out, "answers") {
+		t.Errorf("list: %d %s %s", code, out, text)
+	}
+	if _, code, text := run(t, "--dir", dir, "meta", "member", "remove", "default"); code != 2 || !strings.Contains(text, "--confirm default") {
+		t.Errorf("without confirmation: %d %s", code, text)
+	}
+	if _, code, text := run(t, "--dir", dir, "meta", "member", "remove", "default", "--confirm", "default"); code != 1 || !strings.Contains(text, "it answers") {
+		t.Errorf("a member that answers: %d %s", code, text)
+	}
+	if out, code, text := run(t, "--dir", dir, "meta", "member", "remove", "other", "--confirm", "other"); code != 0 || !strings.Contains(out, "is no member") {
+		t.Errorf("an unknown member: %d %s %s", code, out, text)
+	}
+}
