@@ -8,7 +8,7 @@ import (
 // turn. Data does not travel: the members verify checksums where they are, and send stamps.
 //
 //	bad blocks        are written anew from a member that has them good
-//	stamps differ     although nothing was written meanwhile: who has the lower one lost what it acknowledged, and leaves its set
+//	stamps differ     although nothing was written meanwhile: who has the lower one lost what it acknowledged, and leaves its set, unless all have
 //
 // It passes over extents that are not whole: resync looks at those.
 type scrub struct {
@@ -134,7 +134,9 @@ func (o *Owner) scrubMember() {
 		for i := range e.slots {
 			if s.behind.has(i) && e.members.has(i) {
 				o.report(Report{Kind: ReportBehind, Extent: e.index, Disk: e.slots[i].disk, Range: s.rng})
-				o.fail(e, i, StatusStale)
+				if e.fullCount(e.members&^s.behind) > 0 { // else nobody is sure to have everything: they stay (I15)
+					o.fail(e, i, StatusStale)
+				}
 			}
 		}
 	}
