@@ -5,6 +5,7 @@
 //	resync    how much a resync copies after an outage under load
 //	full      the pool is filled, and goes on after space was freed
 //	metadata  all meta members lose their directories, a backup is restored
+//	disks     slow, hanging, rotten and failing disks (package faultfs; root)
 //	idle      what idle volumes cost
 //	all       these, one after the other
 //
@@ -33,6 +34,7 @@ type run struct {
 	flat          bool
 	only          string
 	hybrid        bool
+	faulty        bool
 	start         time.Time
 }
 
@@ -61,6 +63,7 @@ func main() {
 		{"resync", "bytes copied after an outage under load", resync},
 		{"full", "fill the pool, and go on", full},
 		{"metadata", "all metadata lost and restored from a backup", metadata},
+		{"disks", "slow, hanging, rotten and failing disks", disks},
 		{"idle", "CPU and memory of idle volumes", idle},
 	}
 	all := &cobra.Command{Use: "all", Short: "all of them", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/iomesh/iomesh/internal/mtls"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store/vdisk"
+	"github.com/iomesh/iomesh/tests/faultfs"
 )
 
 // Options of a cluster.
@@ -28,6 +30,8 @@ type Options struct {
 	Flat bool
 	// Hybrid puts the journals on a disk of their own.
 	Hybrid bool
+	// Faulty makes every disk one that misbehaves on demand (Node.Disk).
+	Faulty bool
 	// ChunkArgs and MetaArgs are added to the daemons'.
 	ChunkArgs, MetaArgs, RedirectArgs []string
 }
@@ -38,6 +42,9 @@ type Node struct {
 	Address string
 	Meta    *Process
 	Chunk   *Process
+	// Disk, if the cluster has faulty ones, and the file behind it.
+	Disk    *faultfs.Disk
+	Backing string
 	place   *place
 	flat    bool
 }
@@ -139,6 +146,18 @@ func (c *Cluster) makeDisk(ctx context.Context, n *Node) error {
 	}
 	if err := vdisk.Prewrite(ctx, path, c.DiskBytes, nil); err != nil {
 		return err
+	}
+	n.Backing = path
+	if c.Faulty {
+		mnt := filepath.Join(c.Dir, n.Name, "mnt")
+		if err := os.Mkdir(mnt, 0o700); err != nil {
+			return err
+		}
+		var err error
+		if n.Disk, err = faultfs.Mount(mnt, path, c.DiskBytes, slog.New(slog.DiscardHandler)); err != nil {
+			return err
+		}
+		path = n.Disk.Path()
 	}
 	disks := filepath.Join(c.Dir, n.Name, "disks")
 	e := diskdir.Entry{Name: "disk0", Device: path, MountType: "dataStoreWithJournal", SizeBytes: c.DiskBytes, Format: true, Identity: diskdir.Identity{Serial: n.Name}}
@@ -251,6 +270,11 @@ func (c *Cluster) Node(name string) *Node {
 
 // Close ends all processes and waits for them.
 func (c *Cluster) Close() {
+	for _, n := range c.Nodes {
+		if n.Disk != nil {
+			n.Disk.Set(nil)
+		}
+	}
 	var wg sync.WaitGroup
 	for _, p := range c.Processes() {
 		wg.Go(p.end)
@@ -258,6 +282,11 @@ func (c *Cluster) Close() {
 	wg.Wait()
 	if c.Client != nil {
 		c.Client.Close()
+	}
+	for _, n := range c.Nodes {
+		if n.Disk != nil {
+			_ = n.Disk.Close()
+		}
 	}
 	for _, n := range c.Nodes {
 		if n.place != c.here {

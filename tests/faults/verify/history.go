@@ -150,6 +150,11 @@ func (h *History) fill(p []byte, lba uint64, s Seq) {
 	le.PutUint32(p[BlockBytes-4:], crc32.Checksum(p[:BlockBytes-4], castagnoli))
 }
 
+// IsBlock reports whether p is a whole block of some load.
+func IsBlock(p []byte) bool {
+	return binary.LittleEndian.Uint64(p) == magic && crc32.Checksum(p[:BlockBytes-4], castagnoli) == binary.LittleEndian.Uint32(p[BlockBytes-4:])
+}
+
 func allZero(p []byte) bool {
 	for i := 0; i < len(p); i += 8 {
 		if binary.LittleEndian.Uint64(p[i:]) != 0 {
