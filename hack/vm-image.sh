@@ -30,17 +30,25 @@ echo iomesh-vm >"$root/etc/hostname"
 echo '/dev/vda / ext4 errors=remount-ro 0 1' >"$root/etc/fstab"
 # Every disk is claimed that is not exempted: the line under test is the documented one.
 cat >"$root/etc/multipath.conf" <<'CONF'
-defaults { find_multipaths "greedy" user_friendly_names yes }
-blacklist { device { vendor "IOMESH" product "VOLUME" } }
+defaults {
+  find_multipaths "greedy"
+  user_friendly_names yes
+}
+blacklist {
+  device {
+    vendor "IOMESH"
+    product "VOLUME"
+  }
+}
 CONF
 cat >"$root/etc/systemd/system/iomesh-guest.service" <<'UNIT'
 [Unit]
 Description=what the test hands in
 After=iscsid.service multipathd.service
 [Service]
-ExecStartPre=/bin/mkdir -p /run/payload
-ExecStartPre=/bin/tar -xf /dev/vdb -C /run/payload
-ExecStart=/run/payload/guest
+ExecStartPre=/bin/mkdir -p /var/lib/payload
+ExecStartPre=/bin/tar -xf /dev/vdb -C /var/lib/payload
+ExecStart=/var/lib/payload/guest
 StandardOutput=journal+console
 StandardError=journal+console
 [Install]

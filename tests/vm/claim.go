@@ -59,7 +59,7 @@ func (k *claim) controllerPublish(ctx context.Context) error {
 }
 
 func (k *claim) stage(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	_, err := k.n.NodeStageVolume(ctx, &csipb.NodeStageVolumeRequest{VolumeId: k.id, PublishContext: k.publish, StagingTargetPath: k.staging(),
 		VolumeCapability: k.cap, VolumeContext: k.context, Secrets: k.secrets})

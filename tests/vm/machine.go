@@ -23,6 +23,9 @@ type machine struct {
 	booted  time.Duration
 }
 
+// bootMax is for a machine that is very busy; an idle one boots in half a minute.
+const bootMax = 15 * time.Minute
+
 const guestURL = "http://10.77.0.2:7001"
 
 // writePayload makes the guest's second disk: programs and credentials as a tar archive, rounded up to whole sectors.
@@ -73,7 +76,7 @@ func startMachine(ctx context.Context, image, payload, console string) (*machine
 	m := &machine{exited: make(chan error, 1), console: console}
 	m.cmd = exec.Command("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
 		"-kernel", filepath.Join(image, "vmlinuz"), "-initrd", filepath.Join(image, "initrd"),
-		"-append", "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off",
+		"-append", "root=/dev/vda rw console=ttyS0 systemd.journald.forward_to_console=1 net.ifnames=0 mitigations=off systemd.default_timeout_start_sec=900",
 		"-drive", "file="+filepath.Join(image, "root.img")+",if=virtio,format=raw,snapshot=on,cache=unsafe",
 		"-drive", "file="+payload+",if=virtio,format=raw,readonly=on",
 		"-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0", "-nographic", "-no-reboot")
@@ -83,7 +86,7 @@ func startMachine(ctx context.Context, image, payload, console string) (*machine
 		return nil, fmt.Errorf("start the virtual machine: %w (Debian package qemu-system-x86)", err)
 	}
 	go func() { m.exited <- m.cmd.Wait() }()
-	err = poll(ctx, 5*time.Minute, "the guest answers", func() bool {
+	err = poll(ctx, bootMax, "the guest answers", func() bool {
 		_, err := m.exec(5, "true")
 		return err == nil
 	})

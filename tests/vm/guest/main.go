@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	payload   = "/run/payload"
+	payload   = "/var/lib/payload" // not /run, which is mounted noexec
 	csiSocket = "/run/csi.sock"
 )
 
