@@ -93,6 +93,18 @@ demo-local: storaged ## the block service alone: no root, no Kubernetes
 images: build ## the container images, as archives in build/images
 	hack/images.sh
 
+.PHONY: faults-observe
+faults-observe: deps storaged ## what users are told of thirty faults: status, alerts, why, dashboards (root, 20 minutes)
+	hack/observe.sh
+
+.PHONY: krew
+krew: ## VERSION=v1.2.3: archives and manifest of the plugin, installed by the real krew (QUICK=1: this platform only)
+	VERSION=$(VERSION) hack/krew.sh
+
+.PHONY: release
+release: ## VERSION=v1.2.3: everything of a release in dist/ with checksums (REPRODUCE=1: built twice and compared)
+	VERSION=$(VERSION) hack/release.sh
+
 .PHONY: clean
 clean: ## remove what was built here
 	rm -rf $(BIN) build dist

@@ -121,6 +121,8 @@ func (l *leader) disk(s *state, id block.DiskID, d metadb.Disk) *storagedv1.Disk
 	case d.State == metadb.DiskDraining && u.members+u.absent == 0:
 		out.State, out.Message = diskStateDrained, "it holds nothing that is needed: it can be removed"
 	case d.State != metadb.DiskActive:
+	case live.LastSeen.IsZero() && !live.Dead:
+		out.Message = "its node has not been heard of since the leader changed a moment ago"
 	case !live.Present:
 		out.State, out.Message = diskStateMissing, "its node is offline"
 	case full && r == nil:
