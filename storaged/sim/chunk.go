@@ -175,8 +175,8 @@ func (c *chunk) tick() {
 	if c.owner != nil {
 		c.do(c.owner.Tick(c.clock(), c.effects()))
 	}
-	if c.owner != nil {
-		c.do(c.owner.ResyncBudget(c.clock(), 40*block.Size, c.effects()))
+	if c.owner != nil && c.owner.Joining() {
+		c.do(c.owner.ResyncBudget(c.clock(), int64(c.w.cfg.Budget)*block.Size, c.effects()))
 	}
 	if c.owner != nil && c.w.cfg.Scrub {
 		c.do(c.owner.ScrubBudget(c.clock(), replication.ScrubBlocks*block.Size, c.effects()))

@@ -262,6 +262,9 @@ func (d *disk) apply(o *diskOp, to map[block.ExtentIndex]*replica, k int, first 
 			r.set(no, version{label: m.SnapSeq, stamp: m.Stamp, value: m.Sums[i], zero: o.op == replication.StoreUnmap})
 		}
 	case replication.StoreCopy:
+		if first && m.Flags&replication.FlagJoin != 0 {
+			d.w.Stats.Arrived += int(m.Range.Count)
+		}
 		d.copy(r, m)
 	}
 }

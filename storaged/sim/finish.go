@@ -200,6 +200,7 @@ func Random(seed uint64) Config {
 			*d = w.between(8*ms, 40*ms)
 		}
 	}
+	c.Budget = 40
 	c.Deltas, c.Scrub = w.chance(80), w.chance(60)
 	// Few kinds at a time make combinations of the same kind likely.
 	n := 1 + w.rng.IntN(4)

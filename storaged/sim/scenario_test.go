@@ -62,7 +62,7 @@ func TestScenarios(t *testing.T) {
 func (s *scenario) cluster(t *testing.T, d *datadriven.TestData) string {
 	var chunks, owner int
 	var members []int
-	c := Config{Seed: 1, Extents: 1, Replicas: 2, MinReplicas: 1, Clients: 1, Length: 3600 * sec, Net: 150 * us, Disk: 300 * us, Think: 1}
+	c := Config{Seed: 1, Extents: 1, Replicas: 2, MinReplicas: 1, Clients: 1, Length: 3600 * sec, Net: 150 * us, Disk: 300 * us, Think: 1, Budget: 40}
 	d.ScanArgs(t, "chunks", &chunks)
 	d.ScanArgs(t, "owner", &owner)
 	var list string

@@ -33,6 +33,8 @@ type Config struct {
 	// Confirm tells owners of all clients, so that they have reads confirmed. Without it the promises alone have to do, as they must
 	// while no clock stands still.
 	Confirm bool
+	// Budget is how many blocks an owner may copy per tick.
+	Budget int
 	// Scrub: owners scrub.
 	Scrub bool
 	// Deltas: the leader adds a delta member where a replica is away.
@@ -68,9 +70,9 @@ func (v *Violation) Error() string {
 	return fmt.Sprintf("seed %d at %.6fs: %s", v.Seed, float64(v.At)/1e9, v.What)
 }
 
-// Stats counts what happened in a run.
+// Stats counts what happened in a run. Copied are blocks that owners count as copied by resync, Arrived those that reached a disk for it.
 type Stats struct {
-	Events, Writes, Reads, Errors, Snapshots, Moves, Owners, SetChanges, Joins, Copied, Repairs, MediumErrors, Deltas, Revivals, Scrubs, Faults int
+	Events, Writes, Reads, Errors, Snapshots, Moves, Owners, SetChanges, Joins, Copied, Repairs, MediumErrors, Deltas, Revivals, Scrubs, Arrived, Faults int
 }
 
 type eventKind uint8
@@ -333,6 +335,7 @@ func (s *Stats) add(o Stats) {
 	s.Deltas += o.Deltas
 	s.Revivals += o.Revivals
 	s.Scrubs += o.Scrubs
+	s.Arrived += o.Arrived
 	s.Faults += o.Faults
 }
 
