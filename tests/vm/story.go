@@ -109,7 +109,7 @@ func (w *world) chap(ctx context.Context) error {
 
 // fio writes with checksums and reads them back, on both filesystems at once.
 func (w *world) fio(claims ...*claim) error {
-	args := []string{"fio", "--rw=randwrite", "--bs=4k", "--size=24m", "--ioengine=psync", "--direct=1", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1"}
+	args := []string{"fio", "--rw=randwrite", "--bs=4k", "--size=8m", "--ioengine=psync", "--direct=1", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1"}
 	for _, k := range claims {
 		args = append(args, "--name="+k.name, "--filename="+k.target()+"/fio")
 	}

@@ -30,7 +30,7 @@ type probe struct {
 
 const (
 	pageBytes  = 4096
-	probePages = 2048
+	probePages = 512
 	probePause = 5 * time.Millisecond
 )
 
