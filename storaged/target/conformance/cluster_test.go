@@ -92,9 +92,21 @@ func TestLibiscsiSuitePassesOnThreeReplicas(t *testing.T) {
 	v := c.volume("scratch", 256<<20, everybody, "", "", storagedv1.AccessMode_ACCESS_MODE_SHARED)
 	url := func(address string) string { return "iscsi://" + address + "/" + v.Iqn + "/1" }
 	// The redirector, and a chunk: whichever it is, it leads to the owner, by a path of its own.
-	report, err := conformance.Run(c.ctx(), conformance.Options{URL: url(c.control.Portal), SecondURL: url(c.control.Nodes[1].ISCSI)})
-	if err != nil {
-		t.Fatal(err)
+	var report *conformance.Report
+	for again := 0; ; again++ {
+		var err error
+		before := c.epoch(v)
+		report, err = conformance.Run(c.ctx(), conformance.Options{URL: url(c.control.Portal), SecondURL: url(c.control.Nodes[1].ISCSI)})
+		after := c.epoch(v)
+		if before != after && again < 3 {
+			// The suite takes a lost connection for a failure. On a machine that does not let the owner run, another chunk takes over.
+			t.Logf("the owner changed during the run (epoch %d, then %d): once more", before, after)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		break
 	}
 	if len(report.Tests) < 230 {
 		t.Errorf("only %d tests were run", len(report.Tests))
@@ -182,6 +194,14 @@ func TestQemuWritesReadsAndComparesOnThreeReplicas(t *testing.T) {
 			}
 		})
 	}
+}
+
+func (c *cluster) epoch(v *storagedv1.Volume) uint64 {
+	r, err := c.volumes.Locate(c.ctx(), &storagedv1.LocateRequest{Iqn: v.Iqn})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return r.Epoch
 }
 
 func (c *cluster) owner(v *storagedv1.Volume) uint32 {
