@@ -5,9 +5,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,9 +32,33 @@ func logFlag(cmd *cobra.Command) func() (*slog.Logger, error) {
 		if err := l.UnmarshalText([]byte(*level)); err != nil {
 			return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", *level)
 		}
-		log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+		v := new(slog.LevelVar)
+		v.Set(l)
+		switchOnSignal(cmd, v, l)
+		log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: v}))
 		return log, profiling.Serve(cmd.Context(), *socket, log)
 	}
+}
+
+// switchOnSignal makes SIGUSR1 switch between debug and the level that was asked for, while the command runs.
+func switchOnSignal(cmd *cobra.Command, v *slog.LevelVar, l slog.Level) {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGUSR1)
+	go func() {
+		defer signal.Stop(ch)
+		for {
+			select {
+			case <-cmd.Context().Done():
+				return
+			case <-ch:
+			}
+			if v.Level() == slog.LevelDebug {
+				v.Set(l)
+			} else {
+				v.Set(slog.LevelDebug)
+			}
+		}
+	}()
 }
 
 func metaCommand() *cobra.Command {

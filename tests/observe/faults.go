@@ -19,6 +19,7 @@ import (
 	"github.com/iomesh/iomesh/internal/iscsi/initiator"
 	"github.com/iomesh/iomesh/internal/mtls"
 	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/store/vdisk"
 	"github.com/iomesh/iomesh/tests/faults/cluster"
 )
 
@@ -76,7 +77,7 @@ func (o *observer) faults() []fault {
 		{"all metadata killed", o.metas(3), "MetadataSilent", "", []string{"MetadataSilent"}, nil},
 		{"storage network of one node cut", o.cut("n2"), "NodeOffline", "n2", []string{"NodeOffline", "VolumeAtRisk", "MetaMemberDown"}, []string{"NodeUnreachable", "VolumeUnavailable", "MetadataSilent"}},
 		{"two chunks cannot reach each other", o.apart("n1", "n2"), "NodeUnreachable", "*", []string{"NodeUnreachable"}, []string{"VolumeAtRisk"}},
-		{"disk disappears", o.diskGone("n3"), "DiskFailed", "n3/disk0", []string{"DiskFailed", "VolumeAtRisk"}, nil},
+		{"disk disappears", o.diskGone("n3"), "DiskFailed", "n3/disk0", []string{"DiskFailed"}, []string{"VolumeAtRisk", "RebuildWaiting"}},
 		{"disk not there at the start", o.diskMissing("n1"), "DiskMissing", "n1/disk0", []string{"DiskMissing", "VolumeAtRisk"}, []string{"NodeOffline"}},
 		{"bits rot on a disk", o.rot, "DiskErrors", "*", []string{"DiskErrors"}, nil},
 		{"initiator with a wrong CHAP secret", o.login(&initiator.CHAP{User: "u", Secret: "wrong-wrong-wrong"}, "iqn.2026-01.test:chap"), "LoginsRefused", "*", []string{"LoginsRefused"}, nil},
@@ -87,7 +88,7 @@ func (o *observer) faults() []fault {
 		{"a node in maintenance", o.maintenance("n1"), "NodeMaintenance", "n1", []string{"NodeMaintenance"}, nil},
 		{"a disk being drained", o.drain("n2"), "DiskDraining", "n2/disk0", nil, []string{"RebuildWaiting", "Migrating"}},
 		{"a chunk that crashes again and again", o.crashing("n3"), "NodeOffline", "n3", []string{"ProcessRestarting"}, oneNode},
-		{"disk and another node's chunk at once", both(o.diskGone("n1"), kill(chunk("n2"))), "NodeOffline", "n2", []string{"NodeOffline", "DiskFailed"}, []string{"VolumeUnavailable", "VolumeAtRisk", "CommandsFailing"}},
+		{"disk and another node's chunk at once", both(o.diskGone("n1"), kill(chunk("n2"))), "NodeOffline", "n2", []string{"NodeOffline", "DiskFailed"}, []string{"VolumeUnavailable", "VolumeAtRisk", "CommandsFailing", "RebuildWaiting"}},
 		{"a node's loss would not be covered", o.fill(0.72), "NodeLossUncovered", "*", []string{"NodeLossUncovered"}, []string{"PoolFilling"}},
 		{"pool over 80 %", o.fill(0.83), "PoolFilling", "", []string{"PoolFilling", "NodeLossUncovered"}, nil},
 		{"pool over 90 %", o.fill(0.92), "PoolFull", "", []string{"PoolFull", "NodeLossUncovered", "NodeFull"}, []string{"PoolFilling"}},
@@ -184,13 +185,34 @@ func (o *observer) restart(node string) error {
 }
 
 func (o *observer) diskGone(node string) func(context.Context) (func() error, error) {
-	return func(context.Context) (func() error, error) {
+	return func(ctx context.Context) (func() error, error) {
 		path := o.diskPath(node)
+		old := ""
+		if st, err := o.c.Client.Cluster.ListDisks(ctx, &storagedv1.ListDisksRequest{Node: node}); err == nil {
+			for _, d := range st.Disks {
+				old = d.Id
+			}
+		}
+		// A failed disk is never tried again (I7): another takes its place, and it is forgotten.
 		mend := func() error {
-			if err := os.Rename(path+".gone", path); err != nil {
+			if err := o.c.Node(node).Chunk.Kill(); err != nil {
 				return err
 			}
-			return o.restart(node) // a failed disk is never tried again by the same process (I7)
+			if err := os.Remove(path + ".gone"); err != nil {
+				return err
+			}
+			if err := vdisk.Prewrite(ctx, path, diskBytes, nil); err != nil {
+				return err
+			}
+			if err := o.c.Node(node).Chunk.Start(); err != nil {
+				return err
+			}
+			return cluster.Await(ctx, time.Minute, func() string {
+				if _, err := o.c.Client.Cluster.RemoveDisk(ctx, &storagedv1.RemoveDiskRequest{Id: old}); err != nil {
+					return err.Error()
+				}
+				return ""
+			})
 		}
 		return mend, os.Rename(path, path+".gone")
 	}

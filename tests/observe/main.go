@@ -28,6 +28,7 @@ const (
 	statusWithin = 15 * time.Second
 	alertsWithin = 40 * time.Second
 	mendWithin   = 2 * time.Minute
+	diskBytes    = 512 << 20
 )
 
 // observer holds the cluster, the load and the Prometheus.
@@ -46,6 +47,7 @@ func main() {
 	storaged := flag.String("storaged", "bin/storaged", "the program under test")
 	rules := flag.String("rules", "manifests/chart/monitoring/rules.yaml", "the rules; dashboards lie beside")
 	only := flag.String("only", "", "only the faults whose names contain this")
+	from := flag.Int("from", 1, "only the faults from this number on")
 	skipCost := flag.Bool("skip-cost", false, "do not measure the cost of being scraped")
 	flag.Parse()
 	if _, err := exec.LookPath("prometheus"); err != nil {
@@ -63,7 +65,7 @@ func main() {
 	o := &observer{rules: *rules, volumes: map[string]*storagedv1.Volume{}}
 	var err error
 	if o.storaged, err = filepath.Abs(*storaged); err == nil {
-		err = o.run(ctx, *only, *skipCost)
+		err = o.run(ctx, *only, *from, *skipCost)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "observe:", err)
@@ -71,7 +73,7 @@ func main() {
 	}
 }
 
-func (o *observer) run(ctx context.Context, only string, skipCost bool) (err error) {
+func (o *observer) run(ctx context.Context, only string, from int, skipCost bool) (err error) {
 	dir, err := os.MkdirTemp("/dev/shm", "observe-")
 	if err != nil {
 		return err
@@ -83,7 +85,7 @@ func (o *observer) run(ctx context.Context, only string, skipCost bool) (err err
 			fmt.Println("files stay in", dir)
 		}
 	}()
-	o.c, err = cluster.New(ctx, cluster.Options{Dir: dir, Storaged: o.storaged, Nodes: 3, DiskBytes: 512 << 20, MetaArgs: []string{"--error-window", "6s"},
+	o.c, err = cluster.New(ctx, cluster.Options{Dir: dir, Storaged: o.storaged, Nodes: 3, DiskBytes: diskBytes, MetaArgs: []string{"--error-window", "6s"},
 		RedirectArgs: []string{"--metrics-listen", redirectMetrics}})
 	if err != nil {
 		return err
@@ -129,7 +131,7 @@ func (o *observer) run(ctx context.Context, only string, skipCost bool) (err err
 			return err
 		}
 	}
-	matrix, wrong := o.matrix(ctx, only)
+	matrix, wrong := o.matrix(ctx, only, from)
 	fmt.Println(matrix)
 	if bad+wrong > 0 {
 		return fmt.Errorf("%d queries and %d faults were not told as they should be", bad, wrong)

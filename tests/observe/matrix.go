@@ -10,13 +10,13 @@ import (
 )
 
 // matrix runs the faults and returns the table, and how many were not told as they should be.
-func (o *observer) matrix(ctx context.Context, only string) (string, int) {
+func (o *observer) matrix(ctx context.Context, only string, from int) (string, int) {
 	var b strings.Builder
 	tw := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tw, "FAULT\tSTATUS AFTER\tALERTS\tWHY NAMES FIRST\tOK AGAIN AFTER\t")
 	run, wrong, named := 0, 0, 0
-	for _, f := range o.faults() {
-		if !strings.Contains(f.name, only) || ctx.Err() != nil {
+	for i, f := range o.faults() {
+		if i+1 < from || !strings.Contains(f.name, only) || ctx.Err() != nil {
 			continue
 		}
 		run++
@@ -29,7 +29,7 @@ func (o *observer) matrix(ctx context.Context, only string) (string, int) {
 			wrong++
 			verdict = "WRONG: " + strings.Join(r.wrong, "; ")
 		}
-		fmt.Printf("%3d %-45s status %5.1fs  alerts %-60s why %-28s ok again %5.1fs  %s\n", run, f.name, r.status.Seconds(), strings.Join(r.alerts, ","), r.cause, r.again.Seconds(), verdict)
+		fmt.Printf("%3d %-45s status %5.1fs  alerts %-60s why %-28s ok again %5.1fs  %s\n", i+1, f.name, r.status.Seconds(), strings.Join(r.alerts, ","), r.cause, r.again.Seconds(), verdict)
 		fmt.Fprintf(tw, "%s\t%.1f s\t%s\t%s\t%.1f s\t%s\n", f.name, r.status.Seconds(), strings.Join(r.alerts, ", "), r.cause, r.again.Seconds(), verdict)
 	}
 	_ = tw.Flush()

@@ -73,7 +73,7 @@ var alerts = []alert{
 	{name: "DiskFailed", expr: finding("DiskFailed"), wait: "30s", severity: "critical", object: "object",
 		summary: "Disk {{ $labels.object }} failed", impact: "Its replicas are being made on other disks. A failed disk is never tried again by itself.",
 		next: "kubectl iomesh disk replace {{ $labels.object }}", means: "A write or flush of the disk failed, it does not answer, or its device disappeared.",
-		steps: []string{"`kubectl iomesh why disk/NAME` shows the error and the device.", "Pull it, put a new one in, `kubectl iomesh disk replace OLD --with NEW`.", "If the cause was not the disk (cable, HBA), restart the chunk of the node: it takes the disk up again and copies what it missed."}},
+		steps: []string{"`kubectl iomesh why disk/NAME` shows the error and the device.", "Pull it, put a new one in, `kubectl iomesh disk replace OLD --with NEW`.", "If the cause was not the disk (cable, HBA): release it, wait until it is given back, and map it again; it then counts as new."}},
 	{name: "DiskMissing", expr: finding("DiskMissing"), wait: "1m", severity: "critical", object: "object",
 		summary: "Disk {{ $labels.object }} is not there", impact: "Its replicas are missing; they are made on other disks after the repair delay.",
 		next: "kubectl iomesh why disk/{{ $labels.object }}", means: "The node runs, and its chunk does not find the disk.",
