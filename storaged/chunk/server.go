@@ -197,15 +197,29 @@ func Run(ctx context.Context, o Options) error {
 
 	<-ctx.Done()
 	// Sessions end first; then peers; what replicas have begun is completed by the disks' closing.
-	gs.Stop()
-	_ = s.target.Close()
-	s.net.Close()
-	s.wg.Wait()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		gs.Stop()
+		_ = s.target.Close()
+		s.net.Close()
+		s.wg.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(shutdownMax):
+		s.log.Error("not everything ended in time; giving up", "waited", shutdownMax.String())
+		return fmt.Errorf("chunk did not end within %s: %w", shutdownMax, context.Cause(ctx))
+	}
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return nil
 }
+
+// shutdownMax bounds an orderly end. A command may wait for a set that nobody will change any more; to stop like a crash is always safe, not to
+// stop at all keeps the node's replicas away.
+const shutdownMax = 8 * time.Second
 
 func listen(addr, what string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", addr)

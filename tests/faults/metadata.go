@@ -71,7 +71,8 @@ func metadata(ctx context.Context, r *run) error {
 		switch {
 		case err != nil:
 			return err.Error()
-		case !strings.Contains(got.Status.GetReason(), "disks that may hold newer replicas are missing"):
+		case !strings.Contains(got.Status.GetReason(), "disks that may hold newer replicas are missing") || strings.Contains(got.Status.GetReason(), ","):
+			// Not yet, or chunks that live have not all registered anew.
 			return fmt.Sprintf("volume %s: %s: %s", v.Name, got.Status.GetHealth(), got.Status.GetReason())
 		}
 		r.say("volume %s is refused: %s", v.Name, got.Status.GetReason())
