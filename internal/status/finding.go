@@ -46,8 +46,8 @@ const (
 
 // depth orders causes before consequences: what lies deeper is what the rest follows from.
 var depth = map[Code]int{
-	CertificateExpired: 0, NodeNotReady: 1, NodeOffline: 2, MetadataSilent: 3, MetaMemberDown: 4, DiskFailed: 5, DiskMissing: 6, NodeUnreachable: 7,
-	ComponentDown: 8, DiskErrors: 9, DiskSlow: 10, ClockSkew: 11, PoolFull: 12, LoginsRefused: 13, NodeMaintenance: 14, NoNodes: 15, NoDisks: 16,
+	CertificateExpired: 0, NodeNotReady: 1, NodeOffline: 2, MetadataSilent: 3, MetaMemberDown: 4, DiskFailed: 5, DiskMissing: 6, ClockSkew: 7,
+	NodeUnreachable: 8, ComponentDown: 9, DiskErrors: 10, DiskSlow: 11, PoolFull: 12, LoginsRefused: 13, NodeMaintenance: 14, NoNodes: 15, NoDisks: 16,
 	CertificateExpiring: 17, PoolFilling: 18, DiskWearing: 19, NodeLossUncovered: 20, DiskDraining: 21, VolumeUnavailable: 30, VolumeAtRisk: 31,
 	VolumeDegraded: 32, Reported: 33, AttachFailed: 35, ClaimPending: 36, PodWaiting: 37, Stale: 40,
 }

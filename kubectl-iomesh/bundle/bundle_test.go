@@ -72,7 +72,7 @@ func take(t *testing.T, l *link.Link, limits Limits) (Index, map[string]string) 
 	files := map[string]string{}
 	for r := tar.NewReader(z); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -217,11 +217,11 @@ func (w *world) agent(ctx context.Context, t link.Target, in io.Reader, out, err
 	defer near.Close()
 	srv := grpc.NewServer()
 	agentv1.RegisterAgentServer(srv, &fakeAgent{answer: answer})
-	go srv.Serve(&oneConn{conn: far, done: make(chan struct{})})
+	go func() { _ = srv.Serve(&oneConn{conn: far, done: make(chan struct{})}) }()
 	defer srv.Stop()
-	go io.Copy(near, in)
+	go func() { _, _ = io.Copy(near, in) }()
 	done := make(chan struct{})
-	go func() { io.Copy(out, near); close(done) }()
+	go func() { _, _ = io.Copy(out, near); close(done) }()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()

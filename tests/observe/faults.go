@@ -76,18 +76,18 @@ func (o *observer) faults() []fault {
 		{"majority of metadata killed", o.metas(2), "MetadataSilent", "", []string{"MetadataSilent"}, nil},
 		{"all metadata killed", o.metas(3), "MetadataSilent", "", []string{"MetadataSilent"}, nil},
 		{"storage network of one node cut", o.cut("n2"), "NodeOffline", "n2", []string{"NodeOffline", "VolumeAtRisk", "MetaMemberDown"}, []string{"NodeUnreachable", "VolumeUnavailable", "MetadataSilent"}},
-		{"two chunks cannot reach each other", o.apart("n1", "n2"), "NodeUnreachable", "*", []string{"NodeUnreachable"}, []string{"VolumeAtRisk"}},
+		{"two chunks cannot reach each other", o.apart("n1", "n2"), "NodeUnreachable", "*", []string{"NodeUnreachable"}, []string{"VolumeAtRisk", "VolumeUnavailable"}},
 		{"disk disappears", o.diskGone("n3"), "DiskFailed", "n3/disk0", []string{"DiskFailed"}, []string{"VolumeAtRisk", "RebuildWaiting"}},
-		{"disk not there at the start", o.diskMissing("n1"), "DiskMissing", "n1/disk0", []string{"DiskMissing", "VolumeAtRisk"}, []string{"NodeOffline"}},
+		{"disk not there at the start", o.diskMissing("n1"), "DiskMissing", "n1/disk0", []string{"DiskMissing", "VolumeAtRisk"}, []string{"NodeOffline", "VolumeUnavailable"}},
 		{"bits rot on a disk", o.rot, "DiskErrors", "*", []string{"DiskErrors"}, nil},
 		{"initiator with a wrong CHAP secret", o.login(&initiator.CHAP{User: "u", Secret: "wrong-wrong-wrong"}, "iqn.2026-01.test:chap"), "LoginsRefused", "*", []string{"LoginsRefused"}, nil},
 		{"initiator without a grant", o.login(nil, "iqn.2026-01.test:stranger"), "LoginsRefused", "*", []string{"LoginsRefused"}, nil},
-		{"certificates of chunks end in a week", o.certificate(mtls.RoleChunk), "CertificateExpiring", "*", []string{"CertificateExpiring"}, []string{"NodeOffline", "VolumeAtRisk"}},
+		{"certificates of chunks end in a week", o.certificate(mtls.RoleChunk), "CertificateExpiring", "*", []string{"CertificateExpiring"}, []string{"NodeOffline", "VolumeAtRisk", "VolumeUnavailable"}},
 		{"certificates of metadata end in a week", o.certificate(mtls.RoleMeta), "CertificateExpiring", "*", []string{"CertificateExpiring"}, []string{"MetaMemberDown"}},
-		{"a node with a wrong clock", o.skewed, "ClockSkew", "n9", []string{"ClockSkew"}, []string{"NodeOffline"}},
+		{"a node with a wrong clock", o.skewed, "ClockSkew", "n9", []string{"ClockSkew", "NodeUnreachable"}, []string{"NodeOffline"}},
 		{"a node in maintenance", o.maintenance("n1"), "NodeMaintenance", "n1", []string{"NodeMaintenance"}, nil},
 		{"a disk being drained", o.drain("n2"), "DiskDraining", "n2/disk0", nil, []string{"RebuildWaiting", "Migrating"}},
-		{"a chunk that crashes again and again", o.crashing("n3"), "NodeOffline", "n3", []string{"ProcessRestarting"}, oneNode},
+		{"a chunk that crashes again and again", o.crashing("n3"), "NodeOffline", "n3", []string{"ProcessRestarting"}, append([]string{"RebuildWaiting", "VolumeUnavailable"}, oneNode...)},
 		{"disk and another node's chunk at once", both(o.diskGone("n1"), kill(chunk("n2"))), "NodeOffline", "n2", []string{"NodeOffline", "DiskFailed"}, []string{"VolumeUnavailable", "VolumeAtRisk", "CommandsFailing", "RebuildWaiting"}},
 		{"a node's loss would not be covered", o.fill(0.72), "NodeLossUncovered", "*", []string{"NodeLossUncovered"}, []string{"PoolFilling"}},
 		{"pool over 80 %", o.fill(0.83), "PoolFilling", "", []string{"PoolFilling", "NodeLossUncovered"}, nil},
@@ -454,6 +454,9 @@ func (o *observer) fill(part float64) func(context.Context) (func() error, error
 			return nil, err
 		}
 		mend := func() error {
+			if _, err := o.c.Client.Volumes.UnpublishVolume(ctx, &storagedv1.UnpublishVolumeRequest{VolumeId: v.Id, Initiator: "*"}); err != nil {
+				return err
+			}
 			return cluster.Await(ctx, time.Minute, func() string {
 				if _, err := o.c.Client.Volumes.DeleteVolume(ctx, &storagedv1.DeleteVolumeRequest{Id: v.Id}); err != nil {
 					return err.Error()
@@ -461,8 +464,14 @@ func (o *observer) fill(part float64) func(context.Context) (func() error, error
 				return ""
 			})
 		}
-		s, err := initiator.Dial(ctx, initiator.Options{Portals: []string{cluster.Portal}, Target: v.Iqn, Initiator: observerName})
-		if err != nil {
+		var s *initiator.Session
+		// The owner may hear of the grant a moment after it was made.
+		if err := cluster.Await(ctx, 20*time.Second, func() string {
+			if s, err = initiator.Dial(ctx, initiator.Options{Portals: []string{cluster.Portal}, Target: v.Iqn, Initiator: observerName}); err != nil {
+				return err.Error()
+			}
+			return ""
+		}); err != nil {
 			return mend, err
 		}
 		buf := make([]byte, 1<<20)
@@ -476,9 +485,6 @@ func (o *observer) fill(part float64) func(context.Context) (func() error, error
 		inner := mend
 		mend = func() error {
 			_ = s.Close()
-			if _, err := o.c.Client.Volumes.UnpublishVolume(ctx, &storagedv1.UnpublishVolumeRequest{VolumeId: v.Id, Initiator: "*"}); err != nil {
-				return err
-			}
 			return inner()
 		}
 		return mend, nil

@@ -85,7 +85,7 @@ func (o *observer) run(ctx context.Context, only string, from int, skipCost bool
 			fmt.Println("files stay in", dir)
 		}
 	}()
-	o.c, err = cluster.New(ctx, cluster.Options{Dir: dir, Storaged: o.storaged, Nodes: 3, DiskBytes: diskBytes, MetaArgs: []string{"--error-window", "6s"},
+	o.c, err = cluster.New(ctx, cluster.Options{Dir: dir, Storaged: o.storaged, Nodes: 3, DiskBytes: diskBytes, MetaArgs: []string{"--error-window", "12s"},
 		RedirectArgs: []string{"--metrics-listen", redirectMetrics}})
 	if err != nil {
 		return err
