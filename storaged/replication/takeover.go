@@ -393,6 +393,13 @@ func (o *Owner) serve(e *extent) {
 	e.phase = PhaseServing
 	o.serving++
 	o.report(Report{Kind: ReportPhase, Extent: e.index, Phase: e.phase})
+	for i := range e.slots {
+		if s := &e.slots[i]; e.members.has(i) && s.verify {
+			// Restarted while the set was being changed: what it said of itself then was not looked at.
+			s.proof = e.watermark
+			o.describe(e, i)
+		}
+	}
 	if o.serving == len(o.extents) {
 		o.report(Report{Kind: ReportReady})
 	}

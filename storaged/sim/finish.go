@@ -17,6 +17,8 @@ func (w *World) finish() {
 	w.heal()
 	w.run(w.now + 300*ms)
 	w.stop = true
+	// What disks have kept until now is given up by now, and who kept it has left its sets.
+	w.run(w.now + 2*sec)
 	limit := w.now + 90*sec
 	for w.bad == nil && !w.settled() {
 		if w.now > limit {

@@ -20,7 +20,7 @@ var (
 )
 
 // fixedSeeds is the size of the set every test run plays.
-const fixedSeeds = 3000
+const fixedSeeds = 2000
 
 func TestSeeds(t *testing.T) {
 	if *one != 0 {
