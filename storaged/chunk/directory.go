@@ -2,6 +2,7 @@ package chunk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -28,19 +29,23 @@ func (t *volumes) Lookup(ctx context.Context, l target.Login) (target.Placement,
 		t.mu.RUnlock()
 		if !known && first {
 			// The watch may lag behind a volume that was created a moment ago.
-			if _, err := t.s.db.GetOwner(ctx, id); err != nil {
+			if _, err := t.s.db.GetOwner(ctx, id); errors.Is(err, metadb.ErrNotFound) {
 				return target.Placement{}, fmt.Errorf("%w: volume %s: %w", target.ErrNoTarget, id, err)
+			} else if err != nil {
+				// Metadata that cannot be read say nothing about the volume: never a final answer.
+				return target.Placement{}, fmt.Errorf("look for volume %s: %w", id, err)
 			}
 		}
 		switch {
 		case moving:
 		case v != nil && v.isReady():
 			g, ok := v.grant(l.Initiator)
-			if !ok && first {
-				// Likewise for a grant.
-				if err := v.reloadGrants(ctx); err == nil {
-					g, ok = v.grant(l.Initiator)
+			if !ok {
+				// Likewise for a grant, however long the login has waited.
+				if err := v.reloadGrants(ctx); err != nil {
+					return target.Placement{}, fmt.Errorf("look for a grant of %s at volume %s: %w", l.Initiator, id, err)
 				}
+				g, ok = v.grant(l.Initiator)
 			}
 			if !ok {
 				return target.Placement{}, fmt.Errorf("%w: initiator %s at volume %s", target.ErrNotGranted, l.Initiator, id)

@@ -84,8 +84,26 @@ type directory struct {
 	known map[string]string // target to portal
 }
 
-// Lookup implements target.Directory.
+// Lookup implements target.Directory. While the Locator has no certain answer and there is none from before, the login waits: initiators take
+// a connection that is closed during login for a failure, some for a final one.
 func (d *directory) Lookup(ctx context.Context, login target.Login) (target.Placement, error) {
+	for {
+		place, err := d.lookup(ctx, login)
+		if err == nil || errors.Is(err, target.ErrNoTarget) || errors.Is(err, target.ErrNotGranted) {
+			return place, err
+		}
+		select {
+		case <-ctx.Done():
+			return place, err
+		case <-time.After(againAfter):
+		}
+	}
+}
+
+// againAfter is the pause between two questions about one login.
+const againAfter = 100 * time.Millisecond
+
+func (d *directory) lookup(ctx context.Context, login target.Login) (target.Placement, error) {
 	portal, err := d.locator.Locate(ctx, login)
 	d.mu.Lock()
 	defer d.mu.Unlock()

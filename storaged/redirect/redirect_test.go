@@ -32,10 +32,13 @@ type locator struct {
 	portal  string
 	err     error
 	changed chan struct{}
+	asked   chan struct{} // one for each question, as far as there is room
 	targets []string
 }
 
-func newLocator() *locator { return &locator{changed: make(chan struct{})} }
+func newLocator() *locator {
+	return &locator{changed: make(chan struct{}), asked: make(chan struct{}, 16)}
+}
 
 func (l *locator) set(portal string, err error) {
 	l.mu.Lock()
@@ -46,6 +49,10 @@ func (l *locator) set(portal string, err error) {
 }
 
 func (l *locator) Locate(ctx context.Context, _ target.Login) (string, error) {
+	select {
+	case l.asked <- struct{}{}:
+	default:
+	}
 	for {
 		l.mu.Lock()
 		p, err, changed := l.portal, l.err, l.changed
@@ -212,3 +219,28 @@ func (l *pipe) Accept() (net.Conn, error) {
 }
 func (l *pipe) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
 func (l *pipe) Addr() net.Addr { return &net.TCPAddr{} }
+
+func TestLoginWaitsWhileTheMetadataCannotBeReachedAndNothingIsKnown(t *testing.T) {
+	loc, portal, owner, iqn := rig(t)
+	loc.set("", errors.New("metadata cannot be reached"))
+	got := make(chan error, 1)
+	go func() {
+		n, err := net.Dial("tcp", portal)
+		if err != nil {
+			got <- err
+			return
+		}
+		defer n.Close()
+		_, err = login.Connect(login.Stream{R: pdu.NewReader(n, login.SegmentMax), W: &pdu.Batch{}, C: n},
+			login.Request{Initiator: someone, Target: iqn, Wishes: login.DefaultWishes()})
+		got <- err
+	}()
+	for range 3 {
+		<-loc.asked
+	}
+	loc.set(owner, nil)
+	var e *login.Error
+	if err := <-got; !errors.As(err, &e) || e.Status != login.MovedTemporarily || e.Address != owner {
+		t.Errorf("got %v", err)
+	}
+}

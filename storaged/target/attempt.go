@@ -55,10 +55,24 @@ func (s *Server) connection(a *loginAttempt) {
 			a.session.end()
 		}
 		s.loginFailed(a, err)
+		a.linger(err)
 		return
 	}
 	a.conn.SetDeadline(time.Time{})
 	a.session.run(a, out)
+}
+
+// lingerMax is how long an initiator has to take the status of its login and close the connection.
+const lingerMax = time.Second
+
+// linger leaves the closing to the initiator once it has a status: there are some that see the end of the connection before the answer
+// that came with it, and take a redirection for a failure.
+func (a *loginAttempt) linger(err error) {
+	var refused *login.Error
+	if errors.As(err, &refused) {
+		a.conn.SetReadDeadline(time.Now().Add(lingerMax))
+		_ = a.reader.WaitByte()
+	}
 }
 
 func wishes() login.Wishes {
