@@ -444,8 +444,18 @@ func (o *observer) crashing(node string) func(context.Context) (func() error, er
 // fill writes a volume until so much of the pool is used.
 func (o *observer) fill(part float64) func(context.Context) (func() error, error) {
 	return func(ctx context.Context) (func() error, error) {
-		st, err := o.status(ctx)
-		if err != nil {
+		// What an earlier fill held comes back a while after its volume was deleted.
+		var st *storagedv1.ClusterStatus
+		if err := cluster.Await(ctx, time.Minute, func() string {
+			var err error
+			if st, err = o.status(ctx); err != nil {
+				return err.Error()
+			}
+			if st.UsedBytes > st.TotalBytes/3 {
+				return "the space of deleted volumes is not free yet"
+			}
+			return ""
+		}); err != nil {
 			return nil, err
 		}
 		need := int64((part*float64(st.TotalBytes) - float64(st.UsedBytes)) / float64(len(o.c.Nodes)))
