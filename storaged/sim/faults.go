@@ -185,7 +185,9 @@ func (w *World) fault(k FaultKind, c *chunk) {
 	w.Stats.Faults++
 	w.tracef("FAULT %d at chunk %d for %.3fs", k, c.id, float64(d)/1e9)
 	alone := w.activeTill <= w.now
-	if k != FaultRot && k != FaultSuspect && k != FaultDrop {
+	if k == FaultDrop {
+		w.activeTill = max(w.activeTill, w.now+3*sec) // a member may leave for it
+	} else if k != FaultRot && k != FaultSuspect {
 		w.activeTill = max(w.activeTill, w.now+d+3*sec)
 	}
 	switch k {
