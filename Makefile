@@ -61,8 +61,8 @@ faults: deps storaged ## real processes, three nodes, verifying load, faults: FA
 	hack/faults.sh $(FAULTS) $(FLAGS)
 
 .PHONY: e2e
-e2e: deps ## end-to-end tests on a real Kubernetes cluster (KUBECONFIG, or one made here)
-	hack/e2e.sh
+e2e: deps ## the story on a real Kubernetes cluster (KUBECONFIG, or one made here); ARGS='-run NAME' for other tests
+	hack/e2e.sh $(ARGS)
 
 .PHONY: e2e-conformance
 e2e-conformance: deps ## upstream's storage suite (External.Storage) on a cluster made here (root, about 30 minutes)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# End-to-end tests on a real Kubernetes cluster: one made on this machine (root), or any other by KUBECONFIG.
+# End-to-end tests on a real Kubernetes cluster: one made on this machine (root), or any other by KUBECONFIG. Arguments go to go test:
+# without any it is the story (-run '^TestStory$'); docs/csi-conformance.md lists the others, which take from minutes to half an hour each.
 set -euo pipefail
 export CGO_ENABLED=0
 cd "$(dirname "$0")/.."
@@ -12,4 +13,5 @@ hack/lab-build.sh
 down() { bin/kubelab --dir /tmp/iomesh-e2e down --purge >/dev/null 2>&1 || true; }
 trap down EXIT
 down
-go test -tags e2e -count=1 -timeout 40m -v ./tests/e2e "$@"
+[ $# -gt 0 ] || set -- -run '^TestStory$'
+go test -tags e2e -count=1 -timeout 60m -v ./tests/e2e "$@"
