@@ -138,7 +138,8 @@ func multipath(o Options) []Finding {
 		return one("multipath", OK, "multipathd does not run", "")
 	}
 	needed := o.Attach == v1alpha1.AttachISCSI
-	const fix = `put 'blacklist { device { vendor "IOMESH" product ".*" } }' into /etc/multipath/conf.d/iomesh.conf and run: multipathd reconfigure`
+	// multipathd wants each word of a section on a line of its own; a blacklist on one line is silently without effect.
+	const fix = `printf 'blacklist {\n\tdevice {\n\t\tvendor "IOMESH"\n\t\tproduct "VOLUME"\n\t}\n}\n' >/etc/multipath/conf.d/iomesh.conf; multipathd reconfigure`
 	var texts []string
 	paths, _ := filepath.Glob(filepath.Join(o.Machine.Root("/etc/multipath/conf.d"), "*.conf"))
 	for _, p := range append([]string{o.Machine.Root("/etc/multipath.conf")}, paths...) {
@@ -147,8 +148,13 @@ func multipath(o Options) []Finding {
 		}
 	}
 	// Looking for the vendor inside a blacklist; multipath.conf's grammar has no other use for the name.
-	all := strings.Join(texts, "\n")
-	if strings.Contains(all, "blacklist") && strings.Contains(all, "IOMESH") {
+	blacklist, named := false, false
+	for line := range strings.Lines(strings.Join(texts, "\n")) {
+		line = strings.TrimSpace(line)
+		blacklist = blacklist || strings.HasPrefix(line, "blacklist")
+		named = named || blacklist && strings.HasPrefix(line, "vendor") && strings.Contains(line, "IOMESH")
+	}
+	if named {
 		return one("multipath", OK, "multipathd runs and its blacklist names IOMESH", "")
 	}
 	return one("multipath", bad(needed), "multipathd runs and is not told to leave IOMESH volumes alone", fix)

@@ -113,8 +113,12 @@ func TestPlantedFaultsAreFoundWithTheirFix(t *testing.T) {
 		{"multipathd would take our volumes", func(m *machine) { m.process("101", "multipathd") }, "multipath", Failed, "blacklist"},
 		{"multipathd is told", func(m *machine) {
 			m.process("101", "multipathd")
-			m.file("proc/1/root/etc/multipath/conf.d/iomesh.conf", "blacklist { device { vendor \"IOMESH\" } }")
+			m.file("proc/1/root/etc/multipath/conf.d/iomesh.conf", "blacklist {\n  device {\n    vendor \"IOMESH\"\n  }\n}\n")
 		}, "multipath", OK, ""},
+		{"multipathd is told on one line, which it does not read", func(m *machine) {
+			m.process("101", "multipathd")
+			m.file("proc/1/root/etc/multipath/conf.d/iomesh.conf", "blacklist { device { vendor \"IOMESH\" } }")
+		}, "multipath", Failed, "blacklist"},
 		{"a foreign program has a port", func(m *machine) { m.listens("27D9", "102", "minio") }, "ports", Failed, "stop"}, // 10201
 		{"our own program has a port", func(m *machine) { m.listens("27D9", "102", "storaged") }, "ports", OK, ""},
 		{"the clock is not synchronised", func(m *machine) {

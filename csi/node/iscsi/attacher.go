@@ -145,7 +145,7 @@ func (a *Attacher) verify(d disk, volumeID string) error {
 		return code.New(code.Internal, "disk %s has the serial number %q, not %q of the volume: it is not used", d.name, d.serial, volumeID)
 	}
 	if len(d.holders) > 0 {
-		return code.New(code.InUse, "disk %s is held by %s: if that is multipath, exempt IOMesh in multipath.conf (blacklist { device { vendor \"IOMESH\" } }) or set attach: userspace",
+		return code.New(code.InUse, "disk %s is held by %s: if that is multipath, exempt IOMesh by a blacklist section in multipath.conf (kubectl iomesh check has the command) or set attach: userspace",
 			d.name, strings.Join(d.holders, ", "))
 	}
 	return nil
