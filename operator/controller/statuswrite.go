@@ -8,7 +8,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -53,16 +52,12 @@ func (p *pass) applyStatus(ctx context.Context, st *v1alpha1.IOMeshClusterStatus
 	if apply.Equal(normal(*old), normal(*st)) {
 		return nil
 	}
-	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(st)
-	if err != nil {
-		return fmt.Errorf("status of cluster %s: %w", p.cluster.Name, err)
-	}
-	delete(m, "hosts") // the agents'
-	u := &unstructured.Unstructured{Object: map[string]any{"status": m}}
-	u.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.KindIOMeshCluster))
-	u.SetNamespace(p.cluster.Namespace)
-	u.SetName(p.cluster.Name)
-	err = p.Client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(v1alpha1.FieldOwnerOperator), client.ForceOwnership)
+	// A merge patch and not an apply: with apply, a group of fields that loses its last one, as resync does when nothing is left to copy,
+	// becomes null, which the schema refuses, and no status would ever be written again.
+	fresh := p.cluster.DeepCopy()
+	fresh.Status = *st.DeepCopy()
+	fresh.Status.Hosts = p.cluster.Status.Hosts // the agents'
+	err := p.Client.Status().Patch(ctx, fresh, client.MergeFrom(p.cluster), client.FieldOwner(v1alpha1.FieldOwnerOperator))
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

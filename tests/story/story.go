@@ -115,7 +115,19 @@ func (s *story) status() error {
 }
 
 func (s *story) healthy(what string) error {
-	return s.l.Until(s.ctx, lab.StatusWait, what, func(ctx context.Context) string { return s.l.Healthy(ctx) })
+	if err := s.l.Until(s.ctx, lab.StatusWait, what, func(ctx context.Context) string { return s.l.Healthy(ctx) }); err != nil {
+		return err
+	}
+	return s.l.Until(s.ctx, time.Minute, "the object says so too", func(ctx context.Context) string {
+		out, err := s.l.Kubectl(ctx, "-n", lab.Namespace, "get", "iomesh", "iomesh", "-o", "jsonpath={.status.phase} {.status.health}")
+		if err != nil {
+			return err.Error()
+		}
+		if out = strings.TrimSpace(out); out != "Ready OK" {
+			return "it is " + out
+		}
+		return ""
+	})
 }
 
 func (s *story) volumes() error {
