@@ -108,6 +108,20 @@ func (a *Authority) CertPEM() []byte {
 // KeyPEM is the authority's private key. It belongs to the issuer alone.
 func (a *Authority) KeyPEM() ([]byte, error) { return keyPEM(a.key) }
 
+// IssueAll issues a certificate of each role and writes them to DIR/ROLE, for clusters that look after themselves: development and tests.
+func (a *Authority) IssueAll(dir string, hosts []string, validity time.Duration) error {
+	for _, role := range Roles() {
+		leaf, err := a.Issue(LeafOptions{Role: role, Hosts: hosts, Validity: validity})
+		if err != nil {
+			return err
+		}
+		if err := leaf.Write(filepath.Join(dir, string(role))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // LeafOptions says what a certificate is for.
 type LeafOptions struct {
 	Role     Role

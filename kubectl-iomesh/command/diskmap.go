@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,7 +132,7 @@ func (e *Env) mapDisks(ctx context.Context, l *link.Link, o mapOptions, show fun
 		}
 		return fault.Failed(nil, "see all: kubectl iomesh disk list", "no eligible disk: %s", whyNone(plan))
 	}
-	if len(plan.Releases) > 0 && !contains(o.risks, riskRelease) {
+	if len(plan.Releases) > 0 && !slices.Contains(o.risks, riskRelease) {
 		if err := show(plan); err != nil {
 			return err
 		}
@@ -146,15 +147,6 @@ func (e *Env) mapDisks(ctx context.Context, l *link.Link, o mapOptions, show fun
 		return nil
 	}
 	return e.waitMapped(ctx, l, plan, o.timeout)
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // whyNone says in one line why a choice takes nothing.

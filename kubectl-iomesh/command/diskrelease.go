@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -139,11 +138,12 @@ func (e *Env) exchangeDisks(ctx context.Context, l *link.Link, c *v1alpha1.IOMes
 	}
 	// All that are asked for, also those that were on their way already.
 	var leaving []string
-	for i := range devices {
-		d := &devices[i]
-		if slices.Contains(x.out, d.Name) || slices.Contains(x.out, d.Spec.Node+":"+d.Spec.Path) {
-			leaving = append(leaving, d.Name)
+	for _, name := range x.out {
+		d, err := diskmap.Find(devices, name)
+		if err != nil {
+			return err
 		}
+		leaving = append(leaving, d.Name)
 	}
 	return e.waitReleased(ctx, l, leaving, plan, x.timeout)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/iomesh/iomesh/api/v1alpha1"
 	"github.com/iomesh/iomesh/kubectl-iomesh/fault"
 	"github.com/iomesh/iomesh/kubectl-iomesh/link"
+	"github.com/iomesh/iomesh/kubectl-iomesh/output"
 )
 
 func (e *Env) nodeMaintenanceCommand() *cobra.Command {
@@ -37,7 +38,7 @@ func (e *Env) nodeMaintenanceCommand() *cobra.Command {
 			if end {
 				e.say("Node %s serves again; it gets what it missed.", n.GetName())
 			} else {
-				e.say("%s", plural(int(n.GetOwnedVolumes()), "volume")+" of node "+n.GetName()+" move to other owners; its replicas are waited for while it is away.")
+				e.say("%s", output.Count(int(n.GetOwnedVolumes()), "volume")+" of node "+n.GetName()+" move to other owners; its replicas are waited for while it is away.")
 				for _, other := range st.GetNodes() {
 					if other.GetName() != n.GetName() && (other.GetState() != "Online" || other.GetMode() == "maintenance") {
 						e.say("Mind: node %s is away or in maintenance too; volumes with replicas on both may stop.", other.GetName())
@@ -66,7 +67,7 @@ func (e *Env) nodeMaintenanceCommand() *cobra.Command {
 				if err != nil {
 					return "", false, err
 				}
-				return fmt.Sprintf("node %s owns %s", n.GetName(), plural(int(n.GetOwnedVolumes()), "volume")), n.GetOwnedVolumes() == 0, nil
+				return fmt.Sprintf("node %s owns %s", n.GetName(), output.Count(int(n.GetOwnedVolumes()), "volume")), n.GetOwnedVolumes() == 0, nil
 			})
 		})
 	}
@@ -180,11 +181,4 @@ func storageNode(ctx context.Context, l *link.Link, name string) (*storagedv1.Cl
 		}
 	}
 	return nil, nil, fault.Failed(nil, "see: kubectl iomesh node list", "%q is no storage node", name)
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -2,7 +2,6 @@ package diskmap
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -17,13 +16,7 @@ import (
 // what the first of them was. Disks that are on their way out already stay so: the same plan can be made again. The error says what is
 // wrong with the choice.
 func Exchange(c *v1alpha1.IOMeshCluster, devices []v1alpha1.BlockDevice, out []string, in string) (*Plan, error) {
-	p := &Plan{
-		Meta: output.Of("DiskMapPlan"), Cluster: c.Name, Namespace: c.Namespace, Mode: c.Spec.DiskDeploymentMode,
-		Takes: []Taken{}, Releases: []Taken{}, Excluded: []Excluded{}, DeviceMap: map[v1alpha1.MountType]v1alpha1.DeviceSelection{},
-	}
-	maps.Copy(p.DeviceMap, c.Spec.Chunk.DeviceMap)
-	devices = slices.Clone(devices)
-	slices.SortFunc(devices, byNodeAndPath)
+	p, devices := newPlan(c, devices)
 	for _, name := range out {
 		if err := p.leave(c, devices, name); err != nil {
 			return nil, err
@@ -40,9 +33,10 @@ func Exchange(c *v1alpha1.IOMeshCluster, devices []v1alpha1.BlockDevice, out []s
 	return p, nil
 }
 
-func find(devices []v1alpha1.BlockDevice, name string) (*v1alpha1.BlockDevice, error) {
+// Find returns the device of a name, or of a NODE:PATH; of several at one path, the last.
+func Find(devices []v1alpha1.BlockDevice, name string) (*v1alpha1.BlockDevice, error) {
 	node, path, byPath := strings.Cut(name, ":")
-	for i := range devices {
+	for i := range slices.Backward(devices) {
 		d := &devices[i]
 		if d.Name == name || byPath && d.Spec.Node == node && d.Spec.Path == path {
 			return d, nil
@@ -53,7 +47,7 @@ func find(devices []v1alpha1.BlockDevice, name string) (*v1alpha1.BlockDevice, e
 
 // leave excludes a disk from the selection that it is claimed by.
 func (p *Plan) leave(c *v1alpha1.IOMeshCluster, devices []v1alpha1.BlockDevice, name string) error {
-	d, err := find(devices, name)
+	d, err := Find(devices, name)
 	if err != nil {
 		return err
 	}
@@ -84,7 +78,7 @@ func (p *Plan) leave(c *v1alpha1.IOMeshCluster, devices []v1alpha1.BlockDevice, 
 
 // enter makes the plan's mount type select a further disk.
 func (p *Plan) enter(devices []v1alpha1.BlockDevice, name string) error {
-	d, err := find(devices, name)
+	d, err := Find(devices, name)
 	if err != nil {
 		return err
 	}
@@ -98,12 +92,7 @@ func (p *Plan) enter(devices []v1alpha1.BlockDevice, name string) error {
 	s.Exclude = slices.DeleteFunc(slices.Clone(s.Exclude), func(n string) bool { return n == d.Name })
 	p.DeviceMap[p.MountType] = s
 	if selects(s.Selector, LabelMap, string(p.MountType)) {
-		// In this copy only: the effects are judged as if it had the label.
-		d.Labels = maps.Clone(d.Labels)
-		if d.Labels == nil {
-			d.Labels = map[string]string{}
-		}
-		d.Labels[LabelMap] = string(p.MountType)
+		mark(d, p.MountType)
 		return nil
 	}
 	sel, err := metav1.LabelSelectorAsSelector(&s.Selector)
@@ -119,7 +108,7 @@ func (p *Plan) enter(devices []v1alpha1.BlockDevice, name string) error {
 
 // Substitute finds the disk to take the place of another: the only one that can be used on the same node and is not smaller.
 func Substitute(devices []v1alpha1.BlockDevice, old string) (string, error) {
-	o, err := find(devices, old)
+	o, err := Find(devices, old)
 	if err != nil {
 		return "", err
 	}

@@ -79,16 +79,11 @@ type Pool struct {
 
 // Make plans. The error says what is wrong with the choice.
 func Make(c *v1alpha1.IOMeshCluster, devices []v1alpha1.BlockDevice, choice Choice) (*Plan, error) {
-	p := &Plan{
-		Meta: output.Of("DiskMapPlan"), Cluster: c.Name, Namespace: c.Namespace, MountType: choice.MountType, Mode: c.Spec.DiskDeploymentMode,
-		Takes: []Taken{}, Releases: []Taken{}, Excluded: []Excluded{}, DeviceMap: map[v1alpha1.MountType]v1alpha1.DeviceSelection{},
-	}
-	maps.Copy(p.DeviceMap, c.Spec.Chunk.DeviceMap)
+	p, devices := newPlan(c, devices)
+	p.MountType = choice.MountType
 	if err := p.mode(c); err != nil {
 		return nil, err
 	}
-	devices = slices.Clone(devices)
-	slices.SortFunc(devices, byNodeAndPath)
 	if err := p.choose(devices, choice); err != nil {
 		return nil, err
 	}
@@ -96,6 +91,18 @@ func Make(c *v1alpha1.IOMeshCluster, devices []v1alpha1.BlockDevice, choice Choi
 		return nil, err
 	}
 	return p, nil
+}
+
+// newPlan returns a plan that changes nothing, and the devices in order, in a copy.
+func newPlan(c *v1alpha1.IOMeshCluster, devices []v1alpha1.BlockDevice) (*Plan, []v1alpha1.BlockDevice) {
+	p := &Plan{
+		Meta: output.Of("DiskMapPlan"), Cluster: c.Name, Namespace: c.Namespace, Mode: c.Spec.DiskDeploymentMode,
+		Takes: []Taken{}, Releases: []Taken{}, Excluded: []Excluded{}, DeviceMap: map[v1alpha1.MountType]v1alpha1.DeviceSelection{},
+	}
+	maps.Copy(p.DeviceMap, c.Spec.Chunk.DeviceMap)
+	devices = slices.Clone(devices)
+	slices.SortFunc(devices, byNodeAndPath)
+	return p, devices
 }
 
 func byNodeAndPath(a, b v1alpha1.BlockDevice) int {
@@ -160,16 +167,20 @@ func (p *Plan) choose(devices []v1alpha1.BlockDevice, choice Choice) error {
 	p.DeviceMap[choice.MountType] = v1alpha1.DeviceSelection{Selector: byLabel, Exclude: slices.DeleteFunc(slices.Clone(old.Exclude), func(n string) bool { return chosen[n] })}
 	for i := range devices {
 		d := &devices[i]
-		if chosen[d.Name] && d.Labels[LabelMap] != string(choice.MountType) {
-			// In this copy only: the effects are judged as if it had the label.
-			d.Labels = maps.Clone(d.Labels)
-			if d.Labels == nil {
-				d.Labels = map[string]string{}
-			}
-			d.Labels[LabelMap] = string(choice.MountType)
+		if chosen[d.Name] {
+			mark(d, choice.MountType)
 		}
 	}
 	return nil
+}
+
+// mark gives a device the label, in this copy only: the effects are judged as if it had it.
+func mark(d *v1alpha1.BlockDevice, mt v1alpha1.MountType) {
+	d.Labels = maps.Clone(d.Labels)
+	if d.Labels == nil {
+		d.Labels = map[string]string{}
+	}
+	d.Labels[LabelMap] = string(mt)
 }
 
 func selects(s metav1.LabelSelector, key, value string) bool {
@@ -188,18 +199,11 @@ func resolve(devices []v1alpha1.BlockDevice, choice Choice) (map[string]bool, er
 		return chosen, nil
 	}
 	for _, want := range choice.Devices {
-		node, path, byPath := strings.Cut(want, ":")
-		found := ""
-		for i := range devices {
-			d := &devices[i]
-			if d.Name == want || byPath && d.Spec.Node == node && d.Spec.Path == path {
-				found = d.Name
-			}
+		d, err := Find(devices, want)
+		if err != nil {
+			return nil, err
 		}
-		if found == "" {
-			return nil, fmt.Errorf("there is no disk %q; names are in: kubectl iomesh disk list", want)
-		}
-		chosen[found] = true
+		chosen[d.Name] = true
 	}
 	return chosen, nil
 }

@@ -25,18 +25,18 @@ func (p *Plan) Table(page *output.Page, wide bool) {
 	page.Line("Plan for cluster %s in namespace %s", p.Cluster, p.Namespace)
 	page.Line("")
 	if len(p.Takes) > 0 {
-		page.Line("%s", page.Styled(fmt.Sprintf("Takes %s as %s:", count(len(p.Takes), "disk"), p.MountType), output.Good))
+		page.Line("%s", page.Styled(fmt.Sprintf("Takes %s as %s:", output.Count(len(p.Takes), "disk"), p.MountType), output.Good))
 		drawDisks(page, p.Takes)
 	} else {
 		page.Line("Takes no further disk.")
 	}
 	if p.Keeps > 0 {
 		page.Line("")
-		page.Line("Keeps %s.", count(p.Keeps, "disk"))
+		page.Line("Keeps %s.", output.Count(p.Keeps, "disk"))
 	}
 	if len(p.Releases) > 0 {
 		page.Line("")
-		page.Line("%s", page.Styled(fmt.Sprintf("Drains and releases %s that would no longer be selected:", count(len(p.Releases), "disk")), output.Bad))
+		page.Line("%s", page.Styled(fmt.Sprintf("Drains and releases %s that would no longer be selected:", output.Count(len(p.Releases), "disk")), output.Bad))
 		drawDisks(page, p.Releases)
 	}
 	if len(p.Excluded) > 0 {
@@ -90,11 +90,4 @@ func drawDisks(page *output.Page, disks []Taken) {
 			output.C(output.Or(t.Model)), output.C(output.Or(t.Serial)), output.C(t.Name)})
 	}
 	page.Table([]string{"  NODE", "PATH", "SIZE", "TYPE", "MODEL", "SERIAL", "NAME"}, rows)
-}
-
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -121,6 +121,14 @@ func Age(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
+// Count is a number with its noun: "1 disk", "2 disks".
+func Count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 // Or is text, or a dash where there is none.
 func Or(text string) string {
 	if text == "" {

@@ -152,7 +152,7 @@ func (r *CheckReport) Table(p *output.Page, wide bool) {
 		p.Table([]string{"STATUS", "WHERE", "CHECK", "EVIDENCE AND FIX"}, rows)
 		p.Line("")
 	}
-	p.Line("%s on %s: %d ok, %s, %d failed, %d unknown", plural(len(r.Findings), "check"), plural(r.Nodes, "node"), count["ok"], plural(count["warning"], "warning"), count["failed"], count["unknown"])
+	p.Line("%s on %s: %d ok, %s, %d failed, %d unknown", output.Count(len(r.Findings), "check"), output.Count(r.Nodes, "node"), count["ok"], output.Count(count["warning"], "warning"), count["failed"], count["unknown"])
 	if !wide && count["ok"] > 0 {
 		p.Line("Those that are ok are shown with -o wide.")
 	}

@@ -108,7 +108,7 @@ func (l *DiskList) Table(p *output.Page, wide bool) {
 			eligible = output.C("no")
 			why = strings.Join(d.Reasons, "; ")
 			if !wide && len(d.Reasons) > 1 {
-				why = d.Reasons[0] + " (and " + plural(len(d.Reasons)-1, "more reason") + ")"
+				why = d.Reasons[0] + " (and " + output.Count(len(d.Reasons)-1, "more reason") + ")"
 			}
 		}
 		if d.Message != "" {

@@ -1,7 +1,6 @@
 package report
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -252,11 +251,4 @@ func (d *VolumeDetail) Table(p *output.Page, _ bool) {
 	for _, u := range d.Unread {
 		p.Line("Could not read %s: %s", u.What, u.Why)
 	}
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -57,14 +57,8 @@ func newTestCluster(t *testing.T, nodes, disks int) *testCluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, role := range mtls.Roles() {
-		leaf, err := ca.Issue(mtls.LeafOptions{Role: role, Hosts: []string{"127.0.0.1"}, Validity: time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := leaf.Write(c.tls(role)); err != nil {
-			t.Fatal(err)
-		}
+	if err := ca.IssueAll(filepath.Join(c.dir, "tls"), []string{"127.0.0.1"}, time.Hour); err != nil {
+		t.Fatal(err)
 	}
 	var ports [3]string
 	for i := range ports {

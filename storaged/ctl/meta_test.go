@@ -26,15 +26,15 @@ func (p peer) Probe(context.Context, *storagedv1.ProbeRequest) (*storagedv1.Prob
 	return &storagedv1.ProbeResponse{Name: "m0", Established: true, ClientUrl: p.url, MemberId: 1, LeaderId: 1}, nil
 }
 
-func TestBackupIsAnEtcdSnapshotAndNeverOverwrites(t *testing.T) {
-	srv := metadbtest.Start(t)
-	metadbtest.Lead(t, srv.Open(t), 1)
+// servePeer runs a meta member whose etcd is at url, and returns the directory of a cluster that has it.
+func servePeer(t *testing.T, url string) string {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	gs := grpc.NewServer()
-	storagedv1.RegisterMetaPeerServer(gs, peer{url: srv.Endpoint})
+	storagedv1.RegisterMetaPeerServer(gs, peer{url: url})
 	go func() { _ = gs.Serve(ln) }()
 	t.Cleanup(gs.Stop)
 	dir := t.TempDir()
@@ -45,6 +45,13 @@ func TestBackupIsAnEtcdSnapshotAndNeverOverwrites(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "control.json"), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+func TestBackupIsAnEtcdSnapshotAndNeverOverwrites(t *testing.T) {
+	srv := metadbtest.Start(t)
+	metadbtest.Lead(t, srv.Open(t), 1)
+	dir := servePeer(t, srv.Endpoint)
 	file := filepath.Join(dir, "backup.db")
 	out, code, text := run(t, "--dir", dir, "meta", "backup", file)
 	if code != 0 || !strings.Contains(out, "from member m0") {
@@ -64,22 +71,7 @@ func TestBackupIsAnEtcdSnapshotAndNeverOverwrites(t *testing.T) {
 
 func TestAMemberThatAnswersIsNotRemoved(t *testing.T) {
 	srv := metadbtest.Start(t)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gs := grpc.NewServer()
-	storagedv1.RegisterMetaPeerServer(gs, peer{url: srv.Endpoint})
-	go func() { _ = gs.Serve(ln) }()
-	t.Cleanup(gs.Stop)
-	dir := t.TempDir()
-	b, err := json.Marshal(control{Meta: []string{ln.Addr().String()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "control.json"), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir := servePeer(t, srv.Endpoint)
 	if out, code, text := run(t, "--dir", dir, "meta", "member", "list"); code != 0 || !strings.Contains(out, "answers") {
 		t.Errorf("list: %d %s %s", code, out, text)
 	}

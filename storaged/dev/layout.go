@@ -140,16 +140,7 @@ func issue(dir, cluster string) error {
 	if err != nil {
 		return err
 	}
-	for _, role := range mtls.Roles() {
-		leaf, err := ca.Issue(mtls.LeafOptions{Role: role, Hosts: []string{"127.0.0.1", "localhost"}, Validity: 10 * 365 * 24 * time.Hour})
-		if err != nil {
-			return err
-		}
-		if err := leaf.Write(filepath.Join(dir, "tls", string(role))); err != nil {
-			return err
-		}
-	}
-	return nil
+	return ca.IssueAll(filepath.Join(dir, "tls"), []string{"127.0.0.1", "localhost"}, 10*365*24*time.Hour)
 }
 
 // makeDisks makes the files and the disk directory of a node.

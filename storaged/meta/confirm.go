@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -90,22 +89,9 @@ func (l *leader) takeCensus(ctx context.Context) (census, error) {
 }
 
 func (c *census) read(ctx context.Context, cc storagedv1.ChunkControlClient, id block.ChunkID, heard map[block.DiskID]bool) error {
-	stream, err := cc.ListReplicas(ctx, &storagedv1.ListReplicasRequest{})
-	if err != nil {
-		return err
-	}
-	for {
-		r, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		vol, verr := block.ParseVolumeID(r.GetVolumeId())
-		disk, derr := block.ParseDiskID(r.GetDiskId())
-		if verr != nil || derr != nil || r.GetExtent() >= extentsMax || !heard[disk] {
-			continue
+	return listReplicas(ctx, cc, func(r *storagedv1.ReplicaInfo, vol block.VolumeID, disk block.DiskID) {
+		if r.GetExtent() >= extentsMax || !heard[disk] {
+			return
 		}
 		if c.found[vol] == nil {
 			c.found[vol] = map[block.ExtentIndex][]foundReplica{}
@@ -115,7 +101,7 @@ func (c *census) read(ctx context.Context, cc storagedv1.ChunkControlClient, id 
 			Disk: disk, Chunk: id, Generation: block.Generation(r.GetGeneration()), Watermark: block.Stamp(r.GetWatermark()), Highest: block.Stamp(r.GetHighest()),
 			Epoch: block.Epoch(r.GetEpoch()), SnapSeq: block.SnapSeq(r.GetSnapSeq()), Unfit: r.GetIncomplete() || r.GetSuspect(),
 		})
-	}
+	})
 }
 
 func (c *census) missingText(s *state) string {

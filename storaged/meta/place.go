@@ -79,6 +79,15 @@ type nodeRoom struct {
 	score      float64
 }
 
+// room is how many bytes of replicas may still be placed on all disks of the node.
+func (n *nodeRoom) room(l limits, thick bool) uint64 {
+	var sum uint64
+	for _, d := range n.disks {
+		sum += d.room(l, thick)
+	}
+	return sum
+}
+
 func newPlacer(pool []diskRoom, lim limits, w want) (*placer, error) {
 	p := &placer{lim: lim, w: w}
 	byName := map[string]*nodeRoom{}
@@ -99,10 +108,7 @@ func newPlacer(pool []diskRoom, lim limits, w want) (*placer, error) {
 	}
 	for _, n := range p.nodes {
 		slices.SortFunc(n.disks, func(a, b *diskRoom) int { return slices.Compare(a.ID[:], b.ID[:]) })
-		var room uint64
-		for _, d := range n.disks {
-			room += d.room(lim, w.Thick)
-		}
+		room := n.room(lim, w.Thick)
 		n.score = draw(w.Seed, n.name, float64(room))
 		if n.name == w.PreferNode && room > 0 {
 			n.score = math.Inf(1)
@@ -120,10 +126,7 @@ func (p *placer) fits(sizeBytes uint64) error {
 	var room uint64
 	parts := make([]string, len(p.nodes))
 	for i, n := range p.nodes {
-		var has uint64
-		for _, d := range n.disks {
-			has += d.room(p.lim, p.w.Thick)
-		}
+		has := n.room(p.lim, p.w.Thick)
 		room += min(has, sizeBytes) // one replica of an extent per node
 		parts[i] = n.name + " " + bytesText(has)
 	}

@@ -2,7 +2,9 @@ package meta
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,6 +21,28 @@ const makeReplicasWait = 60 * time.Second
 
 // replicaBatch is the number of replicas created by one call.
 const replicaBatch = 512
+
+// listReplicas calls f for every replica that a chunk has. What cannot be one, by its identities, is left out.
+func listReplicas(ctx context.Context, cc storagedv1.ChunkControlClient, f func(r *storagedv1.ReplicaInfo, vol block.VolumeID, disk block.DiskID)) error {
+	stream, err := cc.ListReplicas(ctx, &storagedv1.ListReplicasRequest{})
+	if err != nil {
+		return err
+	}
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		vol, verr := block.ParseVolumeID(r.GetVolumeId())
+		disk, derr := block.ParseDiskID(r.GetDiskId())
+		if verr == nil && derr == nil {
+			f(r, vol, disk)
+		}
+	}
+}
 
 // makeReplicas has the chunks of all members create their replicas: empty ones, or clones where the extent's index is below
 // cloned. It is called before any owner could miss them, because a missing replica is never taken for an empty one. Idempotent.

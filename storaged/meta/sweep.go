@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -325,30 +324,14 @@ func (l *leader) sweepOrphans(ctx context.Context) error {
 func (l *leader) inventory(ctx context.Context, id block.ChunkID) error {
 	found := map[orphanKey]*storagedv1.ReplicaRef{}
 	err := l.call(ctx, id, func(ctx context.Context, cc storagedv1.ChunkControlClient) error {
-		stream, err := cc.ListReplicas(ctx, &storagedv1.ListReplicasRequest{})
-		if err != nil {
-			return err
-		}
-		for {
-			r, err := stream.Recv()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			vol, verr := block.ParseVolumeID(r.GetVolumeId())
-			disk, derr := block.ParseDiskID(r.GetDiskId())
-			if verr != nil || derr != nil {
-				continue
-			}
+		return listReplicas(ctx, cc, func(r *storagedv1.ReplicaInfo, vol block.VolumeID, disk block.DiskID) {
 			key := orphanKey{id, block.ExtentID{Volume: vol, Index: block.ExtentIndex(r.GetExtent())}, disk}
 			orphan := false
 			l.view(func(s *state) { orphan = l.orphaned(s, key) })
 			if orphan {
 				found[key] = &storagedv1.ReplicaRef{VolumeId: r.GetVolumeId(), Extent: r.GetExtent(), DiskId: r.GetDiskId()}
 			}
-		}
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("list replicas of chunk %d: %w", id, err)

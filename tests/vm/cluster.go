@@ -131,14 +131,8 @@ func startCluster(ctx context.Context, dir, program string) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, role := range mtls.Roles() {
-		leaf, err := ca.Issue(mtls.LeafOptions{Role: role, Hosts: []string{metaAddress}, Validity: 24 * time.Hour})
-		if err != nil {
-			return nil, err
-		}
-		if err := leaf.Write(c.tls(role)); err != nil {
-			return nil, err
-		}
+	if err := ca.IssueAll(filepath.Join(dir, "tls"), []string{metaAddress}, 24*time.Hour); err != nil {
+		return nil, err
 	}
 	meta := metaAddress + ":10100"
 	c.start(program, "meta", "meta", "--name", "m1", "--members", "m1="+metaAddress, "--data-dir", filepath.Join(dir, "meta"), "--tls-dir", c.tls(mtls.RoleMeta), "--cluster-id", c.id)
