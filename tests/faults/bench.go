@@ -33,7 +33,7 @@ type volume struct {
 // up starts a cluster of three nodes.
 func up(ctx context.Context, r *run, diskBytes int64, chunkArgs ...string) (*bench, error) {
 	start := time.Now()
-	c, err := cluster.New(ctx, cluster.Options{Dir: r.dir, Storaged: r.storaged, Nodes: 3, DiskBytes: diskBytes, Flat: r.flat, Hybrid: r.hybrid, Faulty: r.faulty, ChunkArgs: chunkArgs})
+	c, err := cluster.New(ctx, cluster.Options{Dir: r.dir, Storaged: r.storaged, Nodes: 3, DiskBytes: diskBytes, Flat: r.flat, Hybrid: r.hybrid, Faulty: r.faulty, Profiles: r.profiles != "", ChunkArgs: chunkArgs})
 	if err != nil {
 		return nil, err
 	}

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/iomesh/iomesh/tests/faults/cluster"
@@ -21,6 +26,9 @@ func idle(ctx context.Context, r *run) error {
 	if r.quick {
 		volumes, watch = 50, 15*time.Second
 	}
+	if r.volumes > 0 {
+		volumes = r.volumes
+	}
 	b, err := up(ctx, r, 2<<30)
 	if err != nil {
 		return err
@@ -30,7 +38,7 @@ func idle(ctx context.Context, r *run) error {
 	if err := pause(ctx, settle); err != nil {
 		return err
 	}
-	empty, err := b.measure(ctx, watch/2)
+	empty, err := b.profiled(ctx, r, "empty", watch/2)
 	if err != nil {
 		return err
 	}
@@ -45,12 +53,14 @@ func idle(ctx context.Context, r *run) error {
 	if err := pause(ctx, settle); err != nil {
 		return err
 	}
-	u, err := b.measure(ctx, watch)
+	u, err := b.profiled(ctx, r, "idle", watch)
 	if err != nil {
 		return err
 	}
 	r.say("with %d idle volumes, each with a session:\n%s", volumes, u)
-	if u.cpu > idleCPUMax && !r.quick {
+	n := float64(volumes)
+	r.say("for each volume with its session: %.0f KiB resident, %.4f %% of a core, over all daemons", float64(u.bytes-empty.bytes)/1024/n, 100*(u.cpu-empty.cpu)/n)
+	if u.cpu > idleCPUMax && !r.quick && r.volumes == 0 {
 		return fmt.Errorf("%d idle volumes cost %.1f %% of a core, the bar is %.0f %%", volumes, 100*u.cpu, 100*idleCPUMax)
 	}
 	return nil
@@ -59,22 +69,69 @@ func idle(ctx context.Context, r *run) error {
 // usage of all daemons together.
 type usage struct {
 	cpu   float64 // share of a core
+	wakes float64 // of threads, per second
 	bytes int64   // resident
 	rows  []string
 }
 
+func row(name string, cpu, wakes float64, bytes int64) string {
+	return fmt.Sprintf("    %-10s %5.2f %% of a core %6.0f wake-ups/s %6d MiB resident", name, 100*cpu, wakes, bytes>>20)
+}
+
 func (u usage) String() string {
-	return fmt.Sprintf("%s\n    %-10s %5.2f %% of a core %6d MiB resident", strings.Join(u.rows, "\n"), "together", 100*u.cpu, u.bytes>>20)
+	return strings.Join(u.rows, "\n") + "\n" + row("together", u.cpu, u.wakes, u.bytes)
+}
+
+// profiled measures, and takes CPU profiles of the daemons meanwhile if they are wanted.
+func (b *bench) profiled(ctx context.Context, r *run, what string, d time.Duration) (usage, error) {
+	if r.profiles == "" {
+		return b.measure(ctx, d)
+	}
+	var wg sync.WaitGroup
+	all := b.Processes()
+	errs := make([]error, len(all))
+	for i, p := range all {
+		wg.Go(func() {
+			errs[i] = fetchProfile(ctx, b.ProfileSocket(p.Name), d, filepath.Join(r.profiles, what+"-"+p.Name+".pprof"))
+		})
+	}
+	u, err := b.measure(ctx, d)
+	wg.Wait()
+	return u, errors.Join(append(errs, err)...)
+}
+
+func fetchProfile(ctx context.Context, socket string, d time.Duration, file string) error {
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://daemon/debug/pprof/profile?seconds=%.0f", d.Seconds()), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	defer resp.Body.Close()
+	p, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, p, 0o644)
 }
 
 func (b *bench) measure(ctx context.Context, d time.Duration) (usage, error) {
 	all := b.Processes()
-	before := make([]time.Duration, len(all))
+	before, woken := make([]time.Duration, len(all)), make([]uint64, len(all))
 	for i, p := range all {
 		var err error
 		if before[i], _, err = cost(p); err != nil {
 			return usage{}, err
 		}
+		woken[i] = wakeups(p)
 	}
 	start := time.Now()
 	if err := pause(ctx, d); err != nil {
@@ -88,9 +145,11 @@ func (b *bench) measure(ctx context.Context, d time.Duration) (usage, error) {
 			return u, err
 		}
 		share := (cpu - before[i]).Seconds() / elapsed.Seconds()
+		woke := float64(int64(wakeups(p)-woken[i])) / elapsed.Seconds() // of threads that live
 		u.cpu += share
+		u.wakes += woke
 		u.bytes += rss
-		u.rows = append(u.rows, fmt.Sprintf("    %-10s %5.2f %% of a core %6d MiB resident", p.Name, 100*share, rss>>20))
+		u.rows = append(u.rows, row(p.Name, share, woke, rss))
 	}
 	return u, nil
 }
@@ -112,4 +171,22 @@ func cost(p *cluster.Process) (time.Duration, int64, error) {
 	pages, err3 := strconv.ParseInt(f[21], 10, 64)
 	// USER_HZ is 100 on every architecture Go runs on.
 	return time.Duration(utime+stime) * 10 * time.Millisecond, pages * int64(os.Getpagesize()), errors.Join(err1, err2, err3)
+}
+
+// wakeups counts how often the threads of a process have gone to sleep by themselves (proc(5)), for each of which they were woken.
+func wakeups(p *cluster.Process) (n uint64) {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.PID()))
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for line := range strings.Lines(string(raw)) {
+			if v, ok := strings.CutPrefix(line, "voluntary_ctxt_switches:"); ok {
+				x, _ := strconv.ParseUint(strings.TrimSpace(v), 10, 64)
+				n += x
+			}
+		}
+	}
+	return n
 }

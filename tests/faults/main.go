@@ -33,6 +33,8 @@ type run struct {
 	quick, keep   bool
 	flat          bool
 	only          string
+	profiles      string
+	volumes       int
 	hybrid        bool
 	faulty        bool
 	start         time.Time
@@ -54,6 +56,8 @@ func main() {
 	f.BoolVar(&r.keep, "keep", false, "keep the files of a run that passed; those of one that failed always stay")
 	f.BoolVar(&r.hybrid, "hybrid", false, "journals on a disk of their own (cacheWithJournal and dataStore)")
 	f.StringVar(&r.only, "only", "", "stalls: only the faults whose names contain this")
+	f.IntVar(&r.volumes, "volumes", 0, "idle: how many, as a report without a bar (default 200)")
+	f.StringVar(&r.profiles, "profiles", "", "idle: directory for CPU profiles of all daemons, taken while they are measured")
 	scenarios := []struct {
 		name, short string
 		do          func(context.Context, *run) error

@@ -32,6 +32,8 @@ type Options struct {
 	Hybrid bool
 	// Faulty makes every disk one that misbehaves on demand (Node.Disk).
 	Faulty bool
+	// Profiles makes every daemon serve its profiles at the Unix socket DIR/logs/NAME.pprof.
+	Profiles bool
 	// ChunkArgs and MetaArgs are added to the daemons'.
 	ChunkArgs, MetaArgs, RedirectArgs []string
 }
@@ -181,6 +183,9 @@ func (c *Cluster) describe() {
 	}
 	metas := strings.Join(c.metaAddresses(), ",")
 	daemon := func(name string, at *place, args ...string) *Process {
+		if c.Profiles {
+			args = append(args, "--pprof-socket", c.ProfileSocket(name))
+		}
 		return &Process{Name: name, place: at, exe: c.Storaged, args: args, log: filepath.Join(c.Dir, "logs", name+".log")}
 	}
 	for _, n := range c.Nodes {
@@ -191,6 +196,9 @@ func (c *Cluster) describe() {
 	}
 	c.Redirect = daemon("redirect", c.here, append([]string{"redirect", "--listen", Portal, "--meta", metas, "--tls-dir", c.tls(mtls.RoleNode)}, c.RedirectArgs...)...)
 }
+
+// ProfileSocket is where a daemon serves its profiles, with Options.Profiles.
+func (c *Cluster) ProfileSocket(name string) string { return filepath.Join(c.Dir, "logs", name+".pprof") }
 
 // Processes are all daemons.
 func (c *Cluster) Processes() []*Process {
