@@ -198,7 +198,9 @@ func (c *Cluster) describe() {
 }
 
 // ProfileSocket is where a daemon serves its profiles, with Options.Profiles.
-func (c *Cluster) ProfileSocket(name string) string { return filepath.Join(c.Dir, "logs", name+".pprof") }
+func (c *Cluster) ProfileSocket(name string) string {
+	return filepath.Join(c.Dir, "logs", name+".pprof")
+}
 
 // Processes are all daemons.
 func (c *Cluster) Processes() []*Process {
