@@ -75,6 +75,7 @@ type disks struct {
 	cluster block.ClusterID
 	events  diskEvents
 	log     *slog.Logger
+	device  func(path string) (vdisk.Disk, error)
 
 	mu   sync.Mutex
 	open map[string]*disk // by entry name
@@ -85,7 +86,7 @@ type disks struct {
 }
 
 func newDisks(dir string, cluster block.ClusterID, ev diskEvents, log *slog.Logger) *disks {
-	return &disks{dir: dir, cluster: cluster, events: ev, log: log,
+	return &disks{dir: dir, cluster: cluster, events: ev, log: log, device: openDevice,
 		open: map[string]*disk{}, journals: map[string]*journalDisk{}, said: map[string]diskdir.Status{}, kick: make(chan struct{}, 1)}
 }
 
@@ -229,7 +230,7 @@ func (d *disks) openStore(ctx context.Context, e diskdir.Entry) (*disk, error) {
 	if !ok {
 		return nil, fmt.Errorf("disk entry %s: unknown mount type %q", e.Name, e.MountType)
 	}
-	dev, err := vdisk.Open(e.Device)
+	dev, err := d.device(e.Device)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", e.Device, err)
 	}

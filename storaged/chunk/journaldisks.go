@@ -65,7 +65,7 @@ func (d *disks) syncJournals(ctx context.Context, e diskdir.Entry) {
 }
 
 func (d *disks) openJournals(ctx context.Context, e diskdir.Entry) (*journalDisk, error) {
-	dev, err := vdisk.Open(e.Device)
+	dev, err := d.device(e.Device)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", e.Device, err)
 	}

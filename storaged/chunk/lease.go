@@ -20,8 +20,10 @@ type leases struct {
 }
 
 func newLeases(s *Server) *leases {
-	return &leases{s: s, l: replication.NewLease(replication.LeaseOptions{
+	x := &leases{s: s, l: replication.NewLease(replication.LeaseOptions{
 		Self: s.id, Incarnation: s.boot, Started: s.now(), Feature: block.FeatureLevel})}
+	replication.Plant{Bugs: s.o.Host.Bugs}.Lease(x.l)
+	return x
 }
 
 func (x *leases) receive(from block.ChunkID, m *replication.Message) {

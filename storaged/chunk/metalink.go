@@ -60,13 +60,17 @@ func (l *metaLink) close() {
 func (l *metaLink) conn(addr string) (storagedv1.MembershipClient, error) {
 	c := l.conns[addr]
 	if c == nil {
-		var err error
-		if c, err = grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(l.s.tls.ClientCredentials(mtls.RoleMeta)),
+		opts := []grpc.DialOption{grpc.WithTransportCredentials(l.s.tls.ClientCredentials(mtls.RoleMeta)),
 			// After a long outage of the metadata the new leader takes a chunk for dead that it has not heard of for timeouts.OwnerDead: ask often.
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 400 * time.Millisecond},
 				MinConnectTimeout: time.Second,
-			})); err != nil {
+			})}
+		if l.s.o.Host.Dial != nil {
+			opts = append(opts, grpc.WithContextDialer(l.s.o.Host.Dial))
+		}
+		var err error
+		if c, err = grpc.NewClient("passthrough:///"+addr, opts...); err != nil {
 			return nil, fmt.Errorf("meta member %s: %w", addr, err)
 		}
 		l.conns[addr] = c
@@ -135,6 +139,10 @@ func (l *metaLink) registered(r *storagedv1.RegisterResponse) error {
 	s.id = block.ChunkID(r.Chunk)
 	s.registered = r.Revision
 	l.incarnation = r.Incarnation
+	if s.o.Host.OpenMeta != nil {
+		s.db, err = s.o.Host.OpenMeta(r.EtcdEndpoints)
+		return err
+	}
 	s.db, err = metadb.Open(metadb.Options{Endpoints: r.EtcdEndpoints, TLS: s.tls.ClientConfig(mtls.RoleMeta), Log: s.log, Discover: true})
 	return err
 }

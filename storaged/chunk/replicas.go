@@ -47,6 +47,7 @@ func (t *replicas) get(v block.VolumeID) *replicaShell {
 		}
 	}
 	x = &replicaShell{s: t.s, r: replication.NewReplica(o)}
+	replication.Plant{Bugs: t.s.o.Host.Bugs}.Replica(x.r)
 	t.m[v] = x
 	return x
 }

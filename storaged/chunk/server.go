@@ -46,6 +46,8 @@ type Options struct {
 	BackupDir   string
 	BackupEvery time.Duration
 	Log         *slog.Logger
+	// Host is the machine. Its zero value is the one this process runs on.
+	Host Host
 
 	// started is told of the running server; for tests.
 	started func(*Server)
@@ -88,6 +90,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.Host = o.Host.withDefaults()
 	if o.ResyncBytesPerSecond == 0 {
 		o.ResyncBytesPerSecond = 400 << 20
 	}
@@ -108,20 +111,20 @@ func Run(ctx context.Context, o Options) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &Server{o: o, log: o.Log, now: boottime, boot: incarnation(time.Now()), ctx: ctx, tls: src,
+	s := &Server{o: o, log: o.Log, now: o.Host.Now, boot: incarnation(time.Now()), ctx: ctx, tls: src,
 		chunks: map[block.ChunkID]metadb.Chunk{}, byID: map[block.DiskID]*disk{}, metrics: newMetrics()}
 
-	data, err := listen(o.DataListen, "replica traffic")
+	data, err := o.Host.listen(o.DataListen, "replica traffic")
 	if err != nil {
 		return err
 	}
 	defer data.Close()
-	iscsi, err := listen(o.ISCSIListen, "iSCSI")
+	iscsi, err := o.Host.listen(o.ISCSIListen, "iSCSI")
 	if err != nil {
 		return err
 	}
 	defer iscsi.Close()
-	control, err := listen(o.ControlListen, "control")
+	control, err := o.Host.listen(o.ControlListen, "control")
 	if err != nil {
 		return err
 	}
@@ -144,9 +147,12 @@ func Run(ctx context.Context, o Options) error {
 	s.volumes = newVolumes(s)
 	s.peers = newPeers(s)
 	s.disks = newDisks(o.DiskDir, s.cluster, s, s.log)
+	s.disks.device = o.Host.OpenDisk
 	s.net = peer.New(peer.Options{Cluster: s.cluster, Self: s.id, Boot: s.boot, Secure: peer.MTLS(src), Encrypt: o.EncryptPayload,
-		Pool: &s.pool, Handler: s, Log: s.log})
-	if s.target, err = target.New(target.Options{Directory: s.volumes, Log: s.log, Pool: &s.pool}); err != nil {
+		Dial: o.Host.Dial, Pool: &s.pool, Handler: s, Log: s.log})
+	to := target.Options{Directory: s.volumes, Log: s.log, Pool: &s.pool}
+	to.Plant(o.Host.TargetBug)
+	if s.target, err = target.New(to); err != nil {
 		return err
 	}
 
@@ -176,7 +182,7 @@ func Run(ctx context.Context, o Options) error {
 		return nil
 	})
 	if o.MetricsListen != "" {
-		ln, err := listen(o.MetricsListen, "metrics")
+		ln, err := o.Host.listen(o.MetricsListen, "metrics")
 		if err != nil {
 			cancel(err)
 		} else {
@@ -221,8 +227,8 @@ func Run(ctx context.Context, o Options) error {
 // stop at all keeps the node's replicas away.
 const shutdownMax = 8 * time.Second
 
-func listen(addr, what string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", addr)
+func (h Host) listen(addr, what string) (net.Listener, error) {
+	ln, err := h.Listen(addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for %s on %s: %w", what, addr, err)
 	}

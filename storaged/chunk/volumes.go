@@ -193,6 +193,7 @@ func newVolume(s *Server, c *metadb.VolumeContent) *volume {
 		v.extent[i].record = r
 	}
 	v.o = replication.NewOwner(o)
+	replication.Plant{Bugs: s.o.Host.Bugs}.Owner(v.o)
 	return v
 }
 

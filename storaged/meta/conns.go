@@ -1,7 +1,9 @@
 package meta
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -15,7 +17,8 @@ import (
 
 // conns keeps one gRPC connection per address and role. Safe for concurrent use.
 type conns struct {
-	tls *mtls.Source // nil = plain
+	tls  *mtls.Source                                                // nil = plain
+	dial func(ctx context.Context, address string) (net.Conn, error) // nil = TCP
 
 	mu    sync.Mutex
 	conns map[connKey]*grpc.ClientConn
@@ -48,12 +51,16 @@ func (c *conns) to(address string, role mtls.Role) (*grpc.ClientConn, error) {
 	if c.tls != nil {
 		creds = c.tls.ClientCredentials(role)
 	}
-	cc, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(creds),
+	opts := []grpc.DialOption{grpc.WithTransportCredentials(creds),
 		// A component that restarts is back within a second: ask often.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: time.Second,
-		}))
+		})}
+	if c.dial != nil {
+		opts = append(opts, grpc.WithContextDialer(c.dial))
+	}
+	cc, err := grpc.NewClient("passthrough:///"+address, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s at %s: %w", role, address, err)
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"go.etcd.io/etcd/server/v3/embed"
-
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
 
@@ -15,8 +13,8 @@ const electionPoll = 50 * time.Millisecond
 // electionLoop leads while etcd's raft leader is this process. There is no election of our own: raft's leader is alive
 // and connected to a majority, and metadata is nearest to it. That two processes may believe it for a moment is
 // harmless: the later term wins the key, and every mutation is guarded by it.
-func (s *server) electionLoop(ctx context.Context, e *embed.Etcd, db *metadb.DB) {
-	me := e.Server.MemberID()
+func (s *server) electionLoop(ctx context.Context, raft Raft, db *metadb.DB) {
+	me := raft.MemberID()
 	tick := time.NewTicker(electionPoll)
 	defer tick.Stop()
 	var end func() // ends the leadership and waits for it
@@ -29,8 +27,8 @@ func (s *server) electionLoop(ctx context.Context, e *embed.Etcd, db *metadb.DB)
 	}
 	defer stop()
 	for {
-		leads := e.Server.Leader() == me && !e.Server.IsLearner()
-		switch now := e.Server.Term(); {
+		leads := raft.Leader() == me && !raft.IsLearner()
+		switch now := raft.Term(); {
 		case leads && (end == nil || now != term || s.lead.Load() == nil):
 			stop()
 			if f, err := s.takeOver(ctx, db, uint64(me), now); err == nil {
@@ -46,7 +44,7 @@ func (s *server) electionLoop(ctx context.Context, e *embed.Etcd, db *metadb.DB)
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-e.Server.LeaderChangedNotify():
+		case <-raft.LeaderChangedNotify():
 		}
 	}
 }

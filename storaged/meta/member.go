@@ -257,7 +257,11 @@ func (s *server) etcdClient(endpoint string) (*clientv3.Client, error) {
 
 // listen opens the control port. Early, so that peers can ask while etcd is not running.
 func (s *server) listen() (net.Listener, error) {
-	ln, err := net.Listen("tcp", s.opts.me().GRPC)
+	open := func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	if s.opts.Host != nil {
+		open = s.opts.Host.Listen
+	}
+	ln, err := open(s.opts.me().GRPC)
 	if err != nil {
 		return nil, fmt.Errorf("control interface of meta member %s: %w", s.opts.Name, err)
 	}

@@ -89,6 +89,9 @@ func checkRegister(req *storagedv1.RegisterRequest) error {
 
 // etcdEndpoints are the client addresses of all members that etcd knows.
 func (s *server) etcdEndpoints() []string {
+	if s.opts.Host != nil {
+		return s.opts.Host.Endpoints
+	}
 	var out []string
 	for _, m := range s.etcd.Load().Server.Cluster().Members() {
 		if !m.IsLearner { // which answers no reads

@@ -97,6 +97,9 @@ type Options struct {
 	QuotaBytes       int64         // of etcd's database, beyond which it refuses writes; 0 = 8 GiB
 	Log              *slog.Logger
 
+	// Host, if set, takes the place of the embedded etcd member and of the network.
+	Host *Host
+
 	// Ready, if set, is called once with the address of the control interface when it is served.
 	Ready func(grpcAddress string)
 }

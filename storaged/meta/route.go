@@ -234,11 +234,11 @@ func (s *leaderStream) Context() context.Context { return s.ctx }
 
 // leaderAddress is the leader's control address as far as this member knows, or "".
 func (s *server) leaderAddress() (address string) {
-	e := s.etcd.Load()
-	if e == nil || e.Server.Lead() == 0 {
+	raft := s.raft()
+	if raft == nil || raft.Leader() == 0 {
 		return ""
 	}
-	lead := e.Server.Lead()
+	lead := uint64(raft.Leader())
 	s.mirror.view(func(st *state) {
 		if st.leader.Member == lead {
 			address = st.leader.Address

@@ -57,6 +57,9 @@ func Run(ctx context.Context, o Options) error {
 		s.tls = src
 	}
 	s.conns = newConns(s.tls)
+	if o.Host != nil {
+		s.conns.dial = o.Host.Dial
+	}
 	defer s.conns.close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -81,6 +84,9 @@ func Run(ctx context.Context, o Options) error {
 		o.Ready(ln.Addr().String())
 	}
 
+	if o.Host != nil {
+		return s.hosted(ctx, cancel, gs, served)
+	}
 	e, err := s.startEtcd(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -102,7 +108,7 @@ func Run(ctx context.Context, o Options) error {
 	defer cancel()
 	parts.Go(func() { s.mirror.run(ctx, db) })
 	parts.Go(func() { s.promote(ctx, e) })
-	parts.Go(func() { s.electionLoop(ctx, e, db) })
+	parts.Go(func() { s.electionLoop(ctx, e.Server, db) })
 	parts.Go(func() { s.upkeepLoop(ctx, e, cli) })
 	s.log.Info("meta member is up", "grpc", ln.Addr().String(), "etcd", o.me().Client)
 

@@ -32,7 +32,7 @@ type Secure interface {
 	Server(ctx context.Context, raw net.Conn, leave bool) (net.Conn, error)
 }
 
-// Options of a Network. All fields but Encrypt are required.
+// Options of a Network. All fields but Encrypt and Dial are required.
 type Options struct {
 	Cluster block.ClusterID
 	Self    block.ChunkID
@@ -40,6 +40,8 @@ type Options struct {
 	Secure  Secure
 	// Encrypt keeps TLS for the payload too. Must be equal on all chunks.
 	Encrypt bool
+	// Dial opens connections to host:port; nil means TCP.
+	Dial    func(ctx context.Context, address string) (net.Conn, error)
 	Pool    *pagebuf.Pool
 	Handler Handler
 	Log     *slog.Logger
@@ -61,6 +63,12 @@ type Network struct {
 // New returns a Network without links. Close must be called.
 func New(opts Options) *Network {
 	ctx, cancel := context.WithCancel(context.Background())
+	if opts.Dial == nil {
+		opts.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", address)
+		}
+	}
 	return &Network{opts: opts, ctx: ctx, cancel: cancel,
 		links: map[block.ChunkID]*Link{}, incoming: map[*Conn]struct{}{}}
 }
@@ -163,8 +171,7 @@ func (l *Link) session(ctx context.Context, class Class) error {
 	o := &l.net.opts
 	hctx, cancel := context.WithTimeout(ctx, timeouts.Login)
 	defer cancel()
-	var d net.Dialer
-	raw, err := d.DialContext(hctx, "tcp", addr)
+	raw, err := o.Dial(hctx, addr)
 	if err != nil {
 		return fmt.Errorf("connect to chunk %s at %s: %w", l.Peer, addr, err)
 	}

@@ -89,6 +89,19 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
+// Bug is a deliberate fault, for the self-tests of this package and of the simulator of the whole stack.
+type Bug = planted
+
+// The faults that can be planted from outside.
+const (
+	BugEarlyReinstatement = plantEarlyReinstatement
+	BugEarlyAbort         = plantEarlyAbort
+	BugEarlyClose         = plantEarlyClose
+)
+
+// Plant switches a fault on. Anything but zero loses data.
+func (o *Options) Plant(b Bug) { o.planted = b }
+
 type planted uint8
 
 const (
