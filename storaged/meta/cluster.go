@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -120,6 +121,9 @@ func (l *leader) disk(s *state, id block.DiskID, d metadb.Disk) *storagedv1.Disk
 	switch {
 	case d.State == metadb.DiskDraining && u.members+u.absent == 0:
 		out.State, out.Message = diskStateDrained, "it holds nothing that is needed: it can be removed"
+		if n := r.GetReplicas(); n > 0 && live.Present {
+			out.Message = fmt.Sprintf("it holds nothing that is needed; deleting %s left on it", count(int(n), "replica"))
+		}
 	case d.State != metadb.DiskActive:
 	case live.LastSeen.IsZero() && !live.Dead:
 		out.Message = "its node has not been heard of since the leader changed a moment ago"

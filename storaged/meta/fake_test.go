@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/storaged/block"
@@ -331,6 +332,12 @@ func (f *fakeChunk) report(boot uint64) *storagedv1.HeartbeatRequest {
 	defer f.mu.Unlock()
 	req := &storagedv1.HeartbeatRequest{Chunk: uint32(f.id), BootId: boot, Full: true}
 	for i, d := range f.disks {
+		d = proto.CloneOf(d)
+		for _, r := range f.extra {
+			if r.GetDiskId() == d.GetId() {
+				d.Replicas++
+			}
+		}
 		req.Disks = append(req.Disks, &storagedv1.DiskReport{Disk: d, MountCounter: uint64(i) + 1})
 	}
 	for id, o := range f.owned {

@@ -325,3 +325,35 @@ func TestOnlyReplicasThatNoSetNamesAreCollected(t *testing.T) {
 		t.Errorf("a member's replica was deleted: %v", in.buried)
 	}
 }
+
+// A drained disk is empty seconds after its last replica has left its set: the inventory that would find what is left comes each five minutes.
+func TestDrainDeletesWhatIsLeftOnTheDisk(t *testing.T) {
+	c := startMeta(t, 1, nil)
+	cl := c.client(0)
+	chunks := nodes(t, c, 3)
+	v := create(t, cl, &storagedv1.CreateVolumeRequest{Name: "a", SizeBytes: gib, ReplicaFactor: 2})
+	members := get(t, cl, v.GetId()).GetStatus().GetExtentStatus()[0].GetMembers()
+	leaving := byID(chunks, members[0].GetChunk())
+	disk := members[0].GetDiskId()
+	left := &storagedv1.ReplicaInfo{VolumeId: v.GetId(), Extent: 0, DiskId: disk}
+	unknown := &storagedv1.ReplicaInfo{VolumeId: block.NewVolumeID().String(), Extent: 0, DiskId: disk}
+	leaving.mu.Lock()
+	leaving.extra = []*storagedv1.ReplicaInfo{left, unknown}
+	leaving.mu.Unlock()
+	if _, err := cl.DrainDisk(t.Context(), &storagedv1.DrainDiskRequest{Id: disk}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what is left on the disk is deleted", func() bool {
+		leaving.mu.Lock()
+		defer leaving.mu.Unlock()
+		return len(leaving.buried) > 0
+	})
+	if e := get(t, cl, v.GetId()).GetStatus().GetExtentStatus()[0]; slices.ContainsFunc(e.GetMembers(), func(m *storagedv1.Member) bool { return m.GetDiskId() == disk }) {
+		t.Errorf("deleted while the set named it: %v", e)
+	}
+	leaving.mu.Lock()
+	defer leaving.mu.Unlock()
+	if len(leaving.buried) != 1 || leaving.buried[0].GetVolumeId() != v.GetId() || len(leaving.extra) != 1 || leaving.listed < 2 {
+		t.Errorf("deleted %v, left %v after %d inventories", leaving.buried, leaving.extra, leaving.listed)
+	}
+}

@@ -21,6 +21,9 @@ const (
 	sweepCall     = 10 * time.Second
 	// inventoryDefault is how often a chunk's replicas are compared with the sets.
 	inventoryDefault = 5 * time.Minute
+	// drainGap is the time between the two inventories after which a left-over replica on a disk being drained is deleted. Nothing new is placed
+	// there, so that all that could still make it a member is an addition that was asked for before the drain.
+	drainGap = repairCall + time.Second
 )
 
 // sweepBook remembers what was told to the chunks. It is empty after a change of leader, and all is told again.
@@ -28,11 +31,14 @@ type sweepBook struct {
 	mu        sync.Mutex
 	views     map[viewsKey]string // last list of views that a chunk's process acknowledged
 	inventory map[block.ChunkID]time.Time
-	orphans   map[orphanKey]bool // replicas that no set named at the last inventory
+	emptied   map[block.ChunkID]time.Time // last inventory of the chunk's disks that are being drained
+	orphans   map[orphanKey]time.Time     // replicas that no set named at the last inventory, and since when
 }
 
 func newSweepBook() *sweepBook {
-	return &sweepBook{views: map[viewsKey]string{}, inventory: map[block.ChunkID]time.Time{}, orphans: map[orphanKey]bool{}}
+	return &sweepBook{
+		views: map[viewsKey]string{}, inventory: map[block.ChunkID]time.Time{}, emptied: map[block.ChunkID]time.Time{}, orphans: map[orphanKey]time.Time{},
+	}
 }
 
 type viewsKey struct {
@@ -64,7 +70,7 @@ func (l *leader) sweepLoop() {
 		}{
 			{"unfinished volumes", l.sweepVolumes}, {"snapshots", l.sweepSnapshots}, {"views", l.sweepViews},
 			{"tombstones", l.sweepTombstones}, {"removed disks", l.sweepDisks}, {"orphaned replicas", l.sweepOrphans},
-			{"feature level", l.sweepFeature},
+			{"drained disks", l.sweepDrained}, {"feature level", l.sweepFeature},
 		} {
 			if err := part.run(l.ctx); err != nil && l.ctx.Err() == nil {
 				l.log.Warn("sweeping failed; trying again", "what", part.what, "error", err)
@@ -316,15 +322,52 @@ func (l *leader) sweepOrphans(ctx context.Context) error {
 	})
 	var errs []error
 	for _, id := range due {
-		errs = append(errs, l.inventory(ctx, id))
+		errs = append(errs, l.inventory(ctx, id, nil, l.s.opts.InventoryEvery))
 	}
 	return errors.Join(errs...)
 }
 
-func (l *leader) inventory(ctx context.Context, id block.ChunkID) error {
+// sweepDrained removes what sets have left behind on disks that are being drained and hold no member any more: a disk is given back when it is
+// empty, and the inventory of all disks comes only each few minutes.
+func (l *leader) sweepDrained(ctx context.Context) error {
+	due := map[block.ChunkID]map[block.DiskID]bool{}
+	now := l.now()
+	l.view(func(s *state) {
+		l.sweep.mu.Lock()
+		defer l.sweep.mu.Unlock()
+		for id, d := range s.disks {
+			reports, _ := l.reg.disksOf(d.Chunk)
+			u := s.usage[id]
+			if d.State != metadb.DiskDraining || u.members+u.absent > 0 || reports[id].GetDisk().GetReplicas() == 0 || !l.reg.live(d.Chunk).Present ||
+				now.Sub(l.sweep.emptied[d.Chunk]) < drainGap {
+				continue
+			}
+			if due[d.Chunk] == nil {
+				due[d.Chunk] = map[block.DiskID]bool{}
+			}
+			due[d.Chunk][id] = true
+		}
+		for id := range due {
+			l.sweep.emptied[id] = now
+		}
+	})
+	var errs []error
+	for id, disks := range due {
+		errs = append(errs, l.inventory(ctx, id, disks, drainGap))
+	}
+	return errors.Join(errs...)
+}
+
+// inventory compares the replicas of a chunk, on the given disks or (nil) all, with the sets. What none names now and at an inventory at least gap
+// ago is deleted.
+func (l *leader) inventory(ctx context.Context, id block.ChunkID, disks map[block.DiskID]bool, gap time.Duration) error {
+	now := l.now()
 	found := map[orphanKey]*storagedv1.ReplicaRef{}
 	err := l.call(ctx, id, func(ctx context.Context, cc storagedv1.ChunkControlClient) error {
 		return listReplicas(ctx, cc, func(r *storagedv1.ReplicaInfo, vol block.VolumeID, disk block.DiskID) {
+			if disks != nil && !disks[disk] {
+				return
+			}
 			key := orphanKey{id, block.ExtentID{Volume: vol, Index: block.ExtentIndex(r.GetExtent())}, disk}
 			orphan := false
 			l.view(func(s *state) { orphan = l.orphaned(s, key) })
@@ -337,25 +380,28 @@ func (l *leader) inventory(ctx context.Context, id block.ChunkID) error {
 		return fmt.Errorf("list replicas of chunk %d: %w", id, err)
 	}
 	deleted := 0
-	next := map[orphanKey]bool{}
+	next := map[orphanKey]time.Time{}
 	for key, ref := range found {
 		l.sweep.mu.Lock()
-		again := l.sweep.orphans[key]
+		since, known := l.sweep.orphans[key]
 		l.sweep.mu.Unlock()
-		done, err := l.bury(ctx, key, ref, again)
+		done, err := l.bury(ctx, key, ref, known && now.Sub(since) >= gap)
 		if err != nil {
 			l.log.Debug("orphaned replica left for now", "extent", key.extent, "disk", key.disk, "error", err)
 			continue
 		}
-		if done {
+		switch {
+		case done:
 			deleted++
-		} else {
-			next[key] = true
+		case known:
+			next[key] = since
+		default:
+			next[key] = now
 		}
 	}
 	l.sweep.mu.Lock()
 	for key := range l.sweep.orphans {
-		if key.chunk == id {
+		if key.chunk == id && (disks == nil || disks[key.disk]) {
 			delete(l.sweep.orphans, key)
 		}
 	}
@@ -369,7 +415,7 @@ func (l *leader) inventory(ctx context.Context, id block.ChunkID) error {
 
 // bury takes one step towards the deletion of an orphaned replica, with no addition to its extent under way from here: at
 // the first inventory that finds it, the owner is told to drop the disk, which ends a copy an earlier leader may have asked
-// for; at the second, minutes later, nothing can make it a member any more, and it is deleted.
+// for; at the second, long after such an addition would have ended, nothing can make it a member any more, and it is deleted.
 func (l *leader) bury(ctx context.Context, key orphanKey, ref *storagedv1.ReplicaRef, again bool) (deleted bool, err error) {
 	unlock, ok := l.locks.tryLock("extent " + key.extent.String())
 	if !ok {
