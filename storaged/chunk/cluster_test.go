@@ -29,6 +29,7 @@ type testCluster struct {
 	dir     string
 	grpc    string
 	nodes   map[string]*testNode
+	scrub   int64 // bytes per second; 0 = the default. Of nodes started from now on
 	volumes storagedv1.VolumesClient
 	cluster storagedv1.ClusterClient
 }
@@ -146,7 +147,7 @@ func (c *testCluster) start(name string) {
 	go func() {
 		n.done <- Run(ctx, Options{Node: name, DiskDir: filepath.Join(c.dir, name, "disks"), Meta: []string{c.grpc}, TLSDir: c.tls(mtls.RoleChunk),
 			Advertise: "127.0.0.1", DataListen: "127.0.0.1:0", ISCSIListen: "127.0.0.1:0", ControlListen: "127.0.0.1:0", Log: c.log(name),
-			started: func(s *Server) { up <- s }})
+			ScrubBytesPerSecond: c.scrub, started: func(s *Server) { up <- s }})
 	}()
 	select {
 	case n.server = <-up:

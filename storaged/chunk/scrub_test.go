@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store"
 	"github.com/iomesh/iomesh/storaged/target"
@@ -111,4 +112,56 @@ func other(c *testCluster, node string) string {
 		}
 	}
 	return ""
+}
+
+// With the scrub off nobody finds a flipped bit on a replica that is not read, but a verification that is asked for does, repairs it and says so.
+func TestVerifyReadsAllReplicas(t *testing.T) {
+	c := newTestCluster(t, 3, 1)
+	c.scrub = -1
+	for name, n := range c.nodes {
+		n.kill()
+		c.start(name)
+	}
+	vol := c.create("v", 16<<20, 3)
+	v := c.serving(vol.Id)
+	data := make([]byte, 256<<10)
+	for i := range data {
+		data[i] = byte(i*7 + i/block.Size*13)
+	}
+	if r, _ := v.do(target.OpWrite, 1<<20, uint64(len(data)), data); r.Kind != target.OK {
+		t.Fatalf("write: %+v", r)
+	}
+	run := func() *storagedv1.Verification {
+		t.Helper()
+		var got *storagedv1.Verification
+		begin := true
+		c.eventually("the verification has ended", func() bool {
+			var err error
+			if got, err = c.volumes.VerifyVolume(t.Context(), &storagedv1.VerifyVolumeRequest{Id: vol.Id, Start: begin}); err != nil {
+				t.Fatal(err)
+			}
+			begin = false
+			return got.State == "Done"
+		})
+		return got
+	}
+	if got, err := c.volumes.VerifyVolume(t.Context(), &storagedv1.VerifyVolumeRequest{Id: vol.Id}); err != nil || got.State != "None" {
+		t.Fatalf("before the first one: %v, %v", got, err)
+	}
+	if got := run(); got.Extents != 1 || got.ExtentsDone != 1 || got.ExtentsPassed != 0 || got.BytesRead != 3*uint64(len(data)) || got.BlocksBad+got.BlocksLost > 0 || got.ReplicasBehind > 0 {
+		t.Errorf("a healthy volume: %v", got)
+	}
+	n := other(c, v.s.o.Node)
+	if err := c.nodes[n].server.disks.all()[0].store.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if c.flip(n, data[3*block.Size:4*block.Size]) == 0 {
+		t.Fatalf("node %s: the block is not found on its disk", n)
+	}
+	if got := run(); got.BlocksBad != 1 || got.BlocksRepaired != 1 || got.BlocksLost != 0 || got.ExtentsDone != 1 {
+		t.Errorf("with a flipped bit on %s: %v", n, got)
+	}
+	if got := run(); got.BlocksBad != 0 || got.BlocksRepaired != 0 {
+		t.Errorf("after the repair: %v", got)
+	}
 }

@@ -38,6 +38,7 @@ type volume struct {
 	extent []extentView
 	grants []metadb.Grant
 	snaps  map[uint64]block.SnapshotID // barriers by tag
+	check  *verification               // the last one asked for
 
 	ready  chan struct{} // closed when every extent serves, or the wait for it is given up
 	stay   chan struct{} // a planned move was given up
@@ -199,14 +200,20 @@ func (v *volume) note(r *replication.Report) {
 		v.log.Warn("set change refused", "extent", uint32(r.Extent), "disk", r.Disk.String(), "status", uint8(r.Status))
 	case replication.ReportRepaired:
 		v.s.metrics.repairs.Inc()
+		v.check.note(r)
 		v.log.Warn("bad blocks repaired", "extent", uint32(r.Extent), "disk", r.Disk.String(), "first", uint32(r.Range.Start), "blocks", r.Range.Count)
 	case replication.ReportBad:
 		x.badBlocks += uint64(r.Range.Count)
 		v.s.metrics.badBlocks.Add(uint64(r.Range.Count))
+		v.check.note(r)
 		v.log.Error("blocks without a good copy", "extent", uint32(r.Extent), "first", uint32(r.Range.Start), "blocks", r.Range.Count)
 	case replication.ReportScrubbed:
 		v.s.metrics.scrubBytes.Add(float64(r.CopiedBytes))
+		v.check.note(r)
+	case replication.ReportPassedOver, replication.ReportVerified:
+		v.check.note(r)
 	case replication.ReportBehind:
+		v.check.note(r)
 		v.log.Error("scrub found a replica without a write that it acknowledged: it leaves its set and is compared", "extent", uint32(r.Extent), "disk", r.Disk.String(), "first", uint32(r.Range.Start))
 	case replication.ReportDiskFailed:
 		v.log.Error("disk failed under a replica", "extent", uint32(r.Extent), "disk", r.Disk.String(), "status", uint8(r.Status))

@@ -188,7 +188,7 @@ func find(ctx context.Context, vc storagedv1.VolumesClient, nameOrID string, ext
 
 func (a *app) volumeCommand() *cobra.Command {
 	return group("volume", "Create, show and change volumes",
-		a.volumeCreate(), a.volumeList(), a.volumeShow(), a.volumeDelete(), a.volumeExpand(), a.volumeSnapshot(), a.volumePublish(), a.volumeUnpublish(), a.volumeMove(), a.volumeAcceptLoss(), a.volumeExport())
+		a.volumeCreate(), a.volumeList(), a.volumeShow(), a.volumeDelete(), a.volumeExpand(), a.volumeSnapshot(), a.volumePublish(), a.volumeUnpublish(), a.volumeMove(), a.volumeVerify(), a.volumeAcceptLoss(), a.volumeExport())
 }
 
 func (a *app) volumeCreate() *cobra.Command {

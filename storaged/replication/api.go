@@ -24,6 +24,7 @@ package replication
 //	o.RemoveMember(now, extent, disk, out) out           drain → ReportSet or ReportRefused
 //	o.ResyncBudget(now, bytes, out) out                  lets resync copy so many bytes more; none without it
 //	o.ScrubBudget(now, bytes, out) out                   lets scrub read so many bytes more; none without it
+//	o.ScrubAgain(now, out) out                           has scrub read the whole volume once from its first block
 //	o.Joining() bool                                     a resync is under way
 //	o.Latency() Latency                                  of the clients' requests since the last call
 //	o.SetSnapshots([]SnapSeq)                            the views that exist

@@ -173,8 +173,12 @@ const (
 	ReportSpace
 	// ReportFull: every member of Extent is full.
 	ReportFull
-	// ReportScrubbed: a scrub of Extent has read every block of every member and view; CopiedBytes is how much that was.
+	// ReportScrubbed: a scrub of Extent has read every block of every member and view: CopiedBytes, of which LeftBytes did not verify.
 	ReportScrubbed
+	// ReportPassedOver: a scrub that was asked for could not read all of Extent, because not all its members are there.
+	ReportPassedOver
+	// ReportVerified: the scrub that ScrubAgain asked for has come to the end of the volume.
+	ReportVerified
 	// ReportBehind: Disk lacks a write that it acknowledged, found by a scrub; it leaves its set and is compared from the beginning.
 	ReportBehind
 	// ReportStay: a planned move was given up because writes did not drain; the owner serves on.

@@ -17,6 +17,9 @@ type scrub struct {
 	view   int
 	cursor block.No
 	read   uint64 // bytes of the extent so far
+	bad    uint64 // of them, those that did not verify
+	gaps   bool   // some of the extent could not be read on some member
+	asked  bool   // the volume is read once because of ScrubAgain
 
 	at     *extent // being read, nil between two ranges
 	rng    block.Range
@@ -43,6 +46,20 @@ func (o *Owner) ScrubBudget(now Time, bytes int64, out []Effect) []Effect {
 	o.scrubNext()
 	return o.leave()
 }
+
+// ScrubAgain has the scrub begin anew at the volume's first block. Its end, and what it had to pass over, are reported.
+func (o *Owner) ScrubAgain(now Time, out []Effect) []Effect {
+	if !o.enter(now, out) {
+		return out
+	}
+	s := &o.scrub
+	s.at, s.asked, s.extent = nil, true, 0
+	s.restart()
+	o.scrubNext()
+	return o.leave()
+}
+
+func (s *scrub) restart() { s.view, s.cursor, s.read, s.bad, s.gaps = 0, 0, 0, 0, false }
 
 // tickScrub gives up a range whose answer does not come.
 func (o *Owner) tickScrub() {
@@ -72,10 +89,16 @@ func (o *Owner) scrubNext() {
 	const lookMax = 64
 	for range lookMax {
 		if s.extent >= len(o.extents) {
-			s.extent, s.view, s.cursor, s.read = 0, 0, 0, 0
+			if s.asked {
+				s.asked = false
+				o.report(Report{Kind: ReportVerified})
+			}
+			s.extent = 0
+			s.restart()
 		}
 		e := o.extents[s.extent]
 		if !o.whole(e) {
+			s.gaps = true
 			o.scrubSkip()
 			continue
 		}
@@ -86,7 +109,7 @@ func (o *Owner) scrubNext() {
 			s.view++
 		}
 		if s.view >= views {
-			o.report(Report{Kind: ReportScrubbed, Extent: e.index, CopiedBytes: s.read})
+			o.report(Report{Kind: ReportScrubbed, Extent: e.index, CopiedBytes: s.read, LeftBytes: s.bad})
 			o.scrubSkip()
 			continue
 		}
@@ -105,8 +128,11 @@ func (o *Owner) scrubNext() {
 
 func (o *Owner) scrubSkip() {
 	s := &o.scrub
+	if s.asked && s.gaps {
+		o.report(Report{Kind: ReportPassedOver, Extent: o.extents[s.extent].index})
+	}
 	s.extent++
-	s.view, s.cursor, s.read = 0, 0, 0
+	s.restart()
 }
 
 // scrubMember asks the next full member for the range; after the last one it judges.
@@ -119,7 +145,7 @@ func (o *Owner) scrubMember() {
 			continue
 		}
 		if !m.peer.taken {
-			s.still = false // cannot be compared
+			s.still, s.gaps = false, true // cannot be compared
 			continue
 		}
 		o.activate(e)
@@ -151,7 +177,7 @@ func (o *Owner) onScrubReply(r *request, m *Message) {
 	}
 	if m.Status != StatusOK && m.Status != StatusBadBlocks || m.More == nil || s.gen != e.rec.Generation {
 		// Whoever needs the member finds out what is wrong with it.
-		s.at, s.cursor = nil, rng.End()
+		s.at, s.cursor, s.gaps = nil, rng.End(), true
 		return
 	}
 	for _, run := range m.More.Runs {
@@ -160,6 +186,7 @@ func (o *Owner) onScrubReply(r *request, m *Message) {
 			s.read += uint64(run.Range.SizeBytes())
 		}
 		if run.State == BlockBad && run.Range.Valid() && run.Range.Start >= rng.Start && run.Range.End() <= rng.End() {
+			s.bad += uint64(run.Range.SizeBytes())
 			for b := range run.Range.Count {
 				o.mend(e, block.Range{Start: run.Range.Start + block.No(b), Count: 1}, s.seen, bit(i), i)
 			}

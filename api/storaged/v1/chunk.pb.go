@@ -1981,7 +1981,7 @@ const file_chunk_proto_rawDesc = "" +
 	"\n" +
 	"Membership\x12U\n" +
 	"\bRegister\x12#.iomesh.storaged.v1.RegisterRequest\x1a$.iomesh.storaged.v1.RegisterResponse\x12\\\n" +
-	"\tHeartbeat\x12$.iomesh.storaged.v1.HeartbeatRequest\x1a%.iomesh.storaged.v1.HeartbeatResponse(\x010\x012\xb0\b\n" +
+	"\tHeartbeat\x12$.iomesh.storaged.v1.HeartbeatRequest\x1a%.iomesh.storaged.v1.HeartbeatResponse(\x010\x012\x8b\t\n" +
 	"\fChunkControl\x12_\n" +
 	"\bSnapshot\x12(.iomesh.storaged.v1.ChunkSnapshotRequest\x1a).iomesh.storaged.v1.ChunkSnapshotResponse\x12d\n" +
 	"\rCloseSessions\x12(.iomesh.storaged.v1.CloseSessionsRequest\x1a).iomesh.storaged.v1.CloseSessionsResponse\x12a\n" +
@@ -1992,7 +1992,8 @@ const file_chunk_proto_rawDesc = "" +
 	"\x0eCreateReplicas\x12).iomesh.storaged.v1.CreateReplicasRequest\x1a*.iomesh.storaged.v1.CreateReplicasResponse\x12g\n" +
 	"\x0eDeleteReplicas\x12).iomesh.storaged.v1.DeleteReplicasRequest\x1a*.iomesh.storaged.v1.DeleteReplicasResponse\x12a\n" +
 	"\fSetSnapshots\x12'.iomesh.storaged.v1.SetSnapshotsRequest\x1a(.iomesh.storaged.v1.SetSnapshotsResponse\x12Z\n" +
-	"\fListReplicas\x12'.iomesh.storaged.v1.ListReplicasRequest\x1a\x1f.iomesh.storaged.v1.ReplicaInfo0\x01\x12W\n" +
+	"\fListReplicas\x12'.iomesh.storaged.v1.ListReplicasRequest\x1a\x1f.iomesh.storaged.v1.ReplicaInfo0\x01\x12Y\n" +
+	"\fVerifyVolume\x12'.iomesh.storaged.v1.VerifyVolumeRequest\x1a .iomesh.storaged.v1.Verification\x12W\n" +
 	"\bReadView\x12#.iomesh.storaged.v1.ReadViewRequest\x1a$.iomesh.storaged.v1.ReadViewResponse0\x01B5Z3github.com/iomesh/iomesh/api/storaged/v1;storagedv1b\x06proto3"
 
 var (
@@ -2042,6 +2043,8 @@ var file_chunk_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),  // 30: google.protobuf.Timestamp
 	(*Disk)(nil),                   // 31: iomesh.storaged.v1.Disk
 	(*VolumeStatus)(nil),           // 32: iomesh.storaged.v1.VolumeStatus
+	(*VerifyVolumeRequest)(nil),    // 33: iomesh.storaged.v1.VerifyVolumeRequest
+	(*Verification)(nil),           // 34: iomesh.storaged.v1.Verification
 }
 var file_chunk_proto_depIdxs = []int32{
 	5,  // 0: iomesh.storaged.v1.HeartbeatRequest.disks:type_name -> iomesh.storaged.v1.DiskReport
@@ -2064,22 +2067,24 @@ var file_chunk_proto_depIdxs = []int32{
 	20, // 17: iomesh.storaged.v1.ChunkControl.DeleteReplicas:input_type -> iomesh.storaged.v1.DeleteReplicasRequest
 	22, // 18: iomesh.storaged.v1.ChunkControl.SetSnapshots:input_type -> iomesh.storaged.v1.SetSnapshotsRequest
 	24, // 19: iomesh.storaged.v1.ChunkControl.ListReplicas:input_type -> iomesh.storaged.v1.ListReplicasRequest
-	26, // 20: iomesh.storaged.v1.ChunkControl.ReadView:input_type -> iomesh.storaged.v1.ReadViewRequest
-	2,  // 21: iomesh.storaged.v1.Membership.Register:output_type -> iomesh.storaged.v1.RegisterResponse
-	4,  // 22: iomesh.storaged.v1.Membership.Heartbeat:output_type -> iomesh.storaged.v1.HeartbeatResponse
-	8,  // 23: iomesh.storaged.v1.ChunkControl.Snapshot:output_type -> iomesh.storaged.v1.ChunkSnapshotResponse
-	10, // 24: iomesh.storaged.v1.ChunkControl.CloseSessions:output_type -> iomesh.storaged.v1.CloseSessionsResponse
-	12, // 25: iomesh.storaged.v1.ChunkControl.ReleaseOwner:output_type -> iomesh.storaged.v1.ReleaseOwnerResponse
-	14, // 26: iomesh.storaged.v1.ChunkControl.AddMember:output_type -> iomesh.storaged.v1.AddMemberResponse
-	16, // 27: iomesh.storaged.v1.ChunkControl.RemoveMember:output_type -> iomesh.storaged.v1.RemoveMemberResponse
-	18, // 28: iomesh.storaged.v1.ChunkControl.Resize:output_type -> iomesh.storaged.v1.ResizeResponse
-	29, // 29: iomesh.storaged.v1.ChunkControl.CreateReplicas:output_type -> iomesh.storaged.v1.CreateReplicasResponse
-	21, // 30: iomesh.storaged.v1.ChunkControl.DeleteReplicas:output_type -> iomesh.storaged.v1.DeleteReplicasResponse
-	23, // 31: iomesh.storaged.v1.ChunkControl.SetSnapshots:output_type -> iomesh.storaged.v1.SetSnapshotsResponse
-	25, // 32: iomesh.storaged.v1.ChunkControl.ListReplicas:output_type -> iomesh.storaged.v1.ReplicaInfo
-	27, // 33: iomesh.storaged.v1.ChunkControl.ReadView:output_type -> iomesh.storaged.v1.ReadViewResponse
-	21, // [21:34] is the sub-list for method output_type
-	8,  // [8:21] is the sub-list for method input_type
+	33, // 20: iomesh.storaged.v1.ChunkControl.VerifyVolume:input_type -> iomesh.storaged.v1.VerifyVolumeRequest
+	26, // 21: iomesh.storaged.v1.ChunkControl.ReadView:input_type -> iomesh.storaged.v1.ReadViewRequest
+	2,  // 22: iomesh.storaged.v1.Membership.Register:output_type -> iomesh.storaged.v1.RegisterResponse
+	4,  // 23: iomesh.storaged.v1.Membership.Heartbeat:output_type -> iomesh.storaged.v1.HeartbeatResponse
+	8,  // 24: iomesh.storaged.v1.ChunkControl.Snapshot:output_type -> iomesh.storaged.v1.ChunkSnapshotResponse
+	10, // 25: iomesh.storaged.v1.ChunkControl.CloseSessions:output_type -> iomesh.storaged.v1.CloseSessionsResponse
+	12, // 26: iomesh.storaged.v1.ChunkControl.ReleaseOwner:output_type -> iomesh.storaged.v1.ReleaseOwnerResponse
+	14, // 27: iomesh.storaged.v1.ChunkControl.AddMember:output_type -> iomesh.storaged.v1.AddMemberResponse
+	16, // 28: iomesh.storaged.v1.ChunkControl.RemoveMember:output_type -> iomesh.storaged.v1.RemoveMemberResponse
+	18, // 29: iomesh.storaged.v1.ChunkControl.Resize:output_type -> iomesh.storaged.v1.ResizeResponse
+	29, // 30: iomesh.storaged.v1.ChunkControl.CreateReplicas:output_type -> iomesh.storaged.v1.CreateReplicasResponse
+	21, // 31: iomesh.storaged.v1.ChunkControl.DeleteReplicas:output_type -> iomesh.storaged.v1.DeleteReplicasResponse
+	23, // 32: iomesh.storaged.v1.ChunkControl.SetSnapshots:output_type -> iomesh.storaged.v1.SetSnapshotsResponse
+	25, // 33: iomesh.storaged.v1.ChunkControl.ListReplicas:output_type -> iomesh.storaged.v1.ReplicaInfo
+	34, // 34: iomesh.storaged.v1.ChunkControl.VerifyVolume:output_type -> iomesh.storaged.v1.Verification
+	27, // 35: iomesh.storaged.v1.ChunkControl.ReadView:output_type -> iomesh.storaged.v1.ReadViewResponse
+	22, // [22:36] is the sub-list for method output_type
+	8,  // [8:22] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name

@@ -174,6 +174,7 @@ const (
 	ChunkControl_DeleteReplicas_FullMethodName = "/iomesh.storaged.v1.ChunkControl/DeleteReplicas"
 	ChunkControl_SetSnapshots_FullMethodName   = "/iomesh.storaged.v1.ChunkControl/SetSnapshots"
 	ChunkControl_ListReplicas_FullMethodName   = "/iomesh.storaged.v1.ChunkControl/ListReplicas"
+	ChunkControl_VerifyVolume_FullMethodName   = "/iomesh.storaged.v1.ChunkControl/VerifyVolume"
 	ChunkControl_ReadView_FullMethodName       = "/iomesh.storaged.v1.ChunkControl/ReadView"
 )
 
@@ -208,6 +209,8 @@ type ChunkControlClient interface {
 	SetSnapshots(ctx context.Context, in *SetSnapshotsRequest, opts ...grpc.CallOption) (*SetSnapshotsResponse, error)
 	// ListReplicas is the inventory of a chunk, for garbage collection.
 	ListReplicas(ctx context.Context, in *ListReplicasRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReplicaInfo], error)
+	// VerifyVolume is Volumes.VerifyVolume at the owner.
+	VerifyVolume(ctx context.Context, in *VerifyVolumeRequest, opts ...grpc.CallOption) (*Verification, error)
 	// ReadView streams the content of a volume's view from its owner (volume export).
 	ReadView(ctx context.Context, in *ReadViewRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadViewResponse], error)
 }
@@ -329,6 +332,16 @@ func (c *chunkControlClient) ListReplicas(ctx context.Context, in *ListReplicasR
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ChunkControl_ListReplicasClient = grpc.ServerStreamingClient[ReplicaInfo]
 
+func (c *chunkControlClient) VerifyVolume(ctx context.Context, in *VerifyVolumeRequest, opts ...grpc.CallOption) (*Verification, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Verification)
+	err := c.cc.Invoke(ctx, ChunkControl_VerifyVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *chunkControlClient) ReadView(ctx context.Context, in *ReadViewRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadViewResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &ChunkControl_ServiceDesc.Streams[1], ChunkControl_ReadView_FullMethodName, cOpts...)
@@ -379,6 +392,8 @@ type ChunkControlServer interface {
 	SetSnapshots(context.Context, *SetSnapshotsRequest) (*SetSnapshotsResponse, error)
 	// ListReplicas is the inventory of a chunk, for garbage collection.
 	ListReplicas(*ListReplicasRequest, grpc.ServerStreamingServer[ReplicaInfo]) error
+	// VerifyVolume is Volumes.VerifyVolume at the owner.
+	VerifyVolume(context.Context, *VerifyVolumeRequest) (*Verification, error)
 	// ReadView streams the content of a volume's view from its owner (volume export).
 	ReadView(*ReadViewRequest, grpc.ServerStreamingServer[ReadViewResponse]) error
 	mustEmbedUnimplementedChunkControlServer()
@@ -420,6 +435,9 @@ func (UnimplementedChunkControlServer) SetSnapshots(context.Context, *SetSnapsho
 }
 func (UnimplementedChunkControlServer) ListReplicas(*ListReplicasRequest, grpc.ServerStreamingServer[ReplicaInfo]) error {
 	return status.Error(codes.Unimplemented, "method ListReplicas not implemented")
+}
+func (UnimplementedChunkControlServer) VerifyVolume(context.Context, *VerifyVolumeRequest) (*Verification, error) {
+	return nil, status.Error(codes.Unimplemented, "method VerifyVolume not implemented")
 }
 func (UnimplementedChunkControlServer) ReadView(*ReadViewRequest, grpc.ServerStreamingServer[ReadViewResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReadView not implemented")
@@ -618,6 +636,24 @@ func _ChunkControl_ListReplicas_Handler(srv interface{}, stream grpc.ServerStrea
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ChunkControl_ListReplicasServer = grpc.ServerStreamingServer[ReplicaInfo]
 
+func _ChunkControl_VerifyVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VerifyVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChunkControlServer).VerifyVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChunkControl_VerifyVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChunkControlServer).VerifyVolume(ctx, req.(*VerifyVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ChunkControl_ReadView_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ReadViewRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -671,6 +707,10 @@ var ChunkControl_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetSnapshots",
 			Handler:    _ChunkControl_SetSnapshots_Handler,
+		},
+		{
+			MethodName: "VerifyVolume",
+			Handler:    _ChunkControl_VerifyVolume_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

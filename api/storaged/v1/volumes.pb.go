@@ -320,6 +320,190 @@ func (x *Volume) GetState() string {
 	return ""
 }
 
+type VerifyVolumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Start         bool                   `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyVolumeRequest) Reset() {
+	*x = VerifyVolumeRequest{}
+	mi := &file_volumes_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyVolumeRequest) ProtoMessage() {}
+
+func (x *VerifyVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_volumes_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyVolumeRequest.ProtoReflect.Descriptor instead.
+func (*VerifyVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_volumes_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *VerifyVolumeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *VerifyVolumeRequest) GetStart() bool {
+	if x != nil {
+		return x.Start
+	}
+	return false
+}
+
+type Verification struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	State          string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"` // None, Running, Done
+	Extents        uint32                 `protobuf:"varint,2,opt,name=extents,proto3" json:"extents,omitempty"`
+	ExtentsDone    uint32                 `protobuf:"varint,3,opt,name=extents_done,json=extentsDone,proto3" json:"extents_done,omitempty"`          // of them, those that have been looked at
+	ExtentsPassed  uint32                 `protobuf:"varint,4,opt,name=extents_passed,json=extentsPassed,proto3" json:"extents_passed,omitempty"`    // of these, those that could not be read on all members
+	BytesRead      uint64                 `protobuf:"varint,5,opt,name=bytes_read,json=bytesRead,proto3" json:"bytes_read,omitempty"`                // on all members together
+	BlocksBad      uint64                 `protobuf:"varint,6,opt,name=blocks_bad,json=blocksBad,proto3" json:"blocks_bad,omitempty"`                // did not verify
+	BlocksRepaired uint64                 `protobuf:"varint,7,opt,name=blocks_repaired,json=blocksRepaired,proto3" json:"blocks_repaired,omitempty"` // of them, those that were written anew from a good replica
+	BlocksLost     uint64                 `protobuf:"varint,8,opt,name=blocks_lost,json=blocksLost,proto3" json:"blocks_lost,omitempty"`             // of them, those without a good replica
+	ReplicasBehind uint32                 `protobuf:"varint,9,opt,name=replicas_behind,json=replicasBehind,proto3" json:"replicas_behind,omitempty"` // lacked a write they had acknowledged; taken out and compared
+	Started        *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started,proto3" json:"started,omitempty"`
+	Ended          *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=ended,proto3" json:"ended,omitempty"`
+	Node           string                 `protobuf:"bytes,12,opt,name=node,proto3" json:"node,omitempty"` // of the owner
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Verification) Reset() {
+	*x = Verification{}
+	mi := &file_volumes_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Verification) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Verification) ProtoMessage() {}
+
+func (x *Verification) ProtoReflect() protoreflect.Message {
+	mi := &file_volumes_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Verification.ProtoReflect.Descriptor instead.
+func (*Verification) Descriptor() ([]byte, []int) {
+	return file_volumes_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Verification) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Verification) GetExtents() uint32 {
+	if x != nil {
+		return x.Extents
+	}
+	return 0
+}
+
+func (x *Verification) GetExtentsDone() uint32 {
+	if x != nil {
+		return x.ExtentsDone
+	}
+	return 0
+}
+
+func (x *Verification) GetExtentsPassed() uint32 {
+	if x != nil {
+		return x.ExtentsPassed
+	}
+	return 0
+}
+
+func (x *Verification) GetBytesRead() uint64 {
+	if x != nil {
+		return x.BytesRead
+	}
+	return 0
+}
+
+func (x *Verification) GetBlocksBad() uint64 {
+	if x != nil {
+		return x.BlocksBad
+	}
+	return 0
+}
+
+func (x *Verification) GetBlocksRepaired() uint64 {
+	if x != nil {
+		return x.BlocksRepaired
+	}
+	return 0
+}
+
+func (x *Verification) GetBlocksLost() uint64 {
+	if x != nil {
+		return x.BlocksLost
+	}
+	return 0
+}
+
+func (x *Verification) GetReplicasBehind() uint32 {
+	if x != nil {
+		return x.ReplicasBehind
+	}
+	return 0
+}
+
+func (x *Verification) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *Verification) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Verification) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 type VolumeStatus struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	Health             Health                 `protobuf:"varint,1,opt,name=health,proto3,enum=iomesh.storaged.v1.Health" json:"health,omitempty"`
@@ -341,7 +525,7 @@ type VolumeStatus struct {
 
 func (x *VolumeStatus) Reset() {
 	*x = VolumeStatus{}
-	mi := &file_volumes_proto_msgTypes[1]
+	mi := &file_volumes_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +537,7 @@ func (x *VolumeStatus) String() string {
 func (*VolumeStatus) ProtoMessage() {}
 
 func (x *VolumeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[1]
+	mi := &file_volumes_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +550,7 @@ func (x *VolumeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeStatus.ProtoReflect.Descriptor instead.
 func (*VolumeStatus) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{1}
+	return file_volumes_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *VolumeStatus) GetHealth() Health {
@@ -473,7 +657,7 @@ type ExtentStatus struct {
 
 func (x *ExtentStatus) Reset() {
 	*x = ExtentStatus{}
-	mi := &file_volumes_proto_msgTypes[2]
+	mi := &file_volumes_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +669,7 @@ func (x *ExtentStatus) String() string {
 func (*ExtentStatus) ProtoMessage() {}
 
 func (x *ExtentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[2]
+	mi := &file_volumes_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +682,7 @@ func (x *ExtentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtentStatus.ProtoReflect.Descriptor instead.
 func (*ExtentStatus) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{2}
+	return file_volumes_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ExtentStatus) GetIndex() uint32 {
@@ -549,7 +733,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_volumes_proto_msgTypes[3]
+	mi := &file_volumes_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +745,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[3]
+	mi := &file_volumes_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +758,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{3}
+	return file_volumes_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Member) GetDiskId() string {
@@ -630,7 +814,7 @@ type CreateVolumeRequest struct {
 
 func (x *CreateVolumeRequest) Reset() {
 	*x = CreateVolumeRequest{}
-	mi := &file_volumes_proto_msgTypes[4]
+	mi := &file_volumes_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +826,7 @@ func (x *CreateVolumeRequest) String() string {
 func (*CreateVolumeRequest) ProtoMessage() {}
 
 func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[4]
+	mi := &file_volumes_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +839,7 @@ func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeRequest.ProtoReflect.Descriptor instead.
 func (*CreateVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{4}
+	return file_volumes_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateVolumeRequest) GetName() string {
@@ -738,7 +922,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_volumes_proto_msgTypes[5]
+	mi := &file_volumes_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +934,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[5]
+	mi := &file_volumes_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +947,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{5}
+	return file_volumes_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeleteVolumeRequest) GetId() string {
@@ -788,7 +972,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_volumes_proto_msgTypes[6]
+	mi := &file_volumes_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +984,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[6]
+	mi := &file_volumes_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +997,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{6}
+	return file_volumes_proto_rawDescGZIP(), []int{8}
 }
 
 type GetVolumeRequest struct {
@@ -827,7 +1011,7 @@ type GetVolumeRequest struct {
 
 func (x *GetVolumeRequest) Reset() {
 	*x = GetVolumeRequest{}
-	mi := &file_volumes_proto_msgTypes[7]
+	mi := &file_volumes_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +1023,7 @@ func (x *GetVolumeRequest) String() string {
 func (*GetVolumeRequest) ProtoMessage() {}
 
 func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[7]
+	mi := &file_volumes_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +1036,7 @@ func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeRequest.ProtoReflect.Descriptor instead.
 func (*GetVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{7}
+	return file_volumes_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetVolumeRequest) GetId() string {
@@ -886,7 +1070,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_volumes_proto_msgTypes[8]
+	mi := &file_volumes_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +1082,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[8]
+	mi := &file_volumes_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +1095,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{8}
+	return file_volumes_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListVolumesRequest) GetPageSize() int32 {
@@ -938,7 +1122,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_volumes_proto_msgTypes[9]
+	mi := &file_volumes_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1134,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[9]
+	mi := &file_volumes_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1147,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{9}
+	return file_volumes_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -990,7 +1174,7 @@ type ExpandVolumeRequest struct {
 
 func (x *ExpandVolumeRequest) Reset() {
 	*x = ExpandVolumeRequest{}
-	mi := &file_volumes_proto_msgTypes[10]
+	mi := &file_volumes_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1186,7 @@ func (x *ExpandVolumeRequest) String() string {
 func (*ExpandVolumeRequest) ProtoMessage() {}
 
 func (x *ExpandVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[10]
+	mi := &file_volumes_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1199,7 @@ func (x *ExpandVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpandVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ExpandVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{10}
+	return file_volumes_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExpandVolumeRequest) GetId() string {
@@ -1047,7 +1231,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_volumes_proto_msgTypes[11]
+	mi := &file_volumes_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1243,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[11]
+	mi := &file_volumes_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1256,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{11}
+	return file_volumes_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Snapshot) GetId() string {
@@ -1134,7 +1318,7 @@ type CreateSnapshotRequest struct {
 
 func (x *CreateSnapshotRequest) Reset() {
 	*x = CreateSnapshotRequest{}
-	mi := &file_volumes_proto_msgTypes[12]
+	mi := &file_volumes_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1330,7 @@ func (x *CreateSnapshotRequest) String() string {
 func (*CreateSnapshotRequest) ProtoMessage() {}
 
 func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[12]
+	mi := &file_volumes_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1343,7 @@ func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*CreateSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{12}
+	return file_volumes_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateSnapshotRequest) GetVolumeId() string {
@@ -1185,7 +1369,7 @@ type DeleteSnapshotRequest struct {
 
 func (x *DeleteSnapshotRequest) Reset() {
 	*x = DeleteSnapshotRequest{}
-	mi := &file_volumes_proto_msgTypes[13]
+	mi := &file_volumes_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1381,7 @@ func (x *DeleteSnapshotRequest) String() string {
 func (*DeleteSnapshotRequest) ProtoMessage() {}
 
 func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[13]
+	mi := &file_volumes_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1394,7 @@ func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{13}
+	return file_volumes_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteSnapshotRequest) GetId() string {
@@ -1228,7 +1412,7 @@ type DeleteSnapshotResponse struct {
 
 func (x *DeleteSnapshotResponse) Reset() {
 	*x = DeleteSnapshotResponse{}
-	mi := &file_volumes_proto_msgTypes[14]
+	mi := &file_volumes_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1424,7 @@ func (x *DeleteSnapshotResponse) String() string {
 func (*DeleteSnapshotResponse) ProtoMessage() {}
 
 func (x *DeleteSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[14]
+	mi := &file_volumes_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1437,7 @@ func (x *DeleteSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{14}
+	return file_volumes_proto_rawDescGZIP(), []int{16}
 }
 
 type GetSnapshotRequest struct {
@@ -1267,7 +1451,7 @@ type GetSnapshotRequest struct {
 
 func (x *GetSnapshotRequest) Reset() {
 	*x = GetSnapshotRequest{}
-	mi := &file_volumes_proto_msgTypes[15]
+	mi := &file_volumes_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1463,7 @@ func (x *GetSnapshotRequest) String() string {
 func (*GetSnapshotRequest) ProtoMessage() {}
 
 func (x *GetSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[15]
+	mi := &file_volumes_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1476,7 @@ func (x *GetSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*GetSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{15}
+	return file_volumes_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetSnapshotRequest) GetId() string {
@@ -1328,7 +1512,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_volumes_proto_msgTypes[16]
+	mi := &file_volumes_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1524,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[16]
+	mi := &file_volumes_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1537,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{16}
+	return file_volumes_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListSnapshotsRequest) GetVolumeId() string {
@@ -1394,7 +1578,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_volumes_proto_msgTypes[17]
+	mi := &file_volumes_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +1590,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[17]
+	mi := &file_volumes_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +1603,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{17}
+	return file_volumes_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
@@ -1453,7 +1637,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_volumes_proto_msgTypes[18]
+	mi := &file_volumes_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1649,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[18]
+	mi := &file_volumes_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1662,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{18}
+	return file_volumes_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Grant) GetVolumeId() string {
@@ -1560,7 +1744,7 @@ type PublishVolumeRequest struct {
 
 func (x *PublishVolumeRequest) Reset() {
 	*x = PublishVolumeRequest{}
-	mi := &file_volumes_proto_msgTypes[19]
+	mi := &file_volumes_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1756,7 @@ func (x *PublishVolumeRequest) String() string {
 func (*PublishVolumeRequest) ProtoMessage() {}
 
 func (x *PublishVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[19]
+	mi := &file_volumes_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1769,7 @@ func (x *PublishVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishVolumeRequest.ProtoReflect.Descriptor instead.
 func (*PublishVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{19}
+	return file_volumes_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PublishVolumeRequest) GetVolumeId() string {
@@ -1648,7 +1832,7 @@ type UnpublishVolumeRequest struct {
 
 func (x *UnpublishVolumeRequest) Reset() {
 	*x = UnpublishVolumeRequest{}
-	mi := &file_volumes_proto_msgTypes[20]
+	mi := &file_volumes_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1844,7 @@ func (x *UnpublishVolumeRequest) String() string {
 func (*UnpublishVolumeRequest) ProtoMessage() {}
 
 func (x *UnpublishVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[20]
+	mi := &file_volumes_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1857,7 @@ func (x *UnpublishVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpublishVolumeRequest.ProtoReflect.Descriptor instead.
 func (*UnpublishVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{20}
+	return file_volumes_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UnpublishVolumeRequest) GetVolumeId() string {
@@ -1705,7 +1889,7 @@ type UnpublishVolumeResponse struct {
 
 func (x *UnpublishVolumeResponse) Reset() {
 	*x = UnpublishVolumeResponse{}
-	mi := &file_volumes_proto_msgTypes[21]
+	mi := &file_volumes_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1901,7 @@ func (x *UnpublishVolumeResponse) String() string {
 func (*UnpublishVolumeResponse) ProtoMessage() {}
 
 func (x *UnpublishVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[21]
+	mi := &file_volumes_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1914,7 @@ func (x *UnpublishVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpublishVolumeResponse.ProtoReflect.Descriptor instead.
 func (*UnpublishVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{21}
+	return file_volumes_proto_rawDescGZIP(), []int{23}
 }
 
 type GetGrantRequest struct {
@@ -1744,7 +1928,7 @@ type GetGrantRequest struct {
 
 func (x *GetGrantRequest) Reset() {
 	*x = GetGrantRequest{}
-	mi := &file_volumes_proto_msgTypes[22]
+	mi := &file_volumes_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1940,7 @@ func (x *GetGrantRequest) String() string {
 func (*GetGrantRequest) ProtoMessage() {}
 
 func (x *GetGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[22]
+	mi := &file_volumes_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1953,7 @@ func (x *GetGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGrantRequest.ProtoReflect.Descriptor instead.
 func (*GetGrantRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{22}
+	return file_volumes_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetGrantRequest) GetVolumeId() string {
@@ -1804,7 +1988,7 @@ type MoveOwnerRequest struct {
 
 func (x *MoveOwnerRequest) Reset() {
 	*x = MoveOwnerRequest{}
-	mi := &file_volumes_proto_msgTypes[23]
+	mi := &file_volumes_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +2000,7 @@ func (x *MoveOwnerRequest) String() string {
 func (*MoveOwnerRequest) ProtoMessage() {}
 
 func (x *MoveOwnerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[23]
+	mi := &file_volumes_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2013,7 @@ func (x *MoveOwnerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveOwnerRequest.ProtoReflect.Descriptor instead.
 func (*MoveOwnerRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{23}
+	return file_volumes_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MoveOwnerRequest) GetVolumeId() string {
@@ -1863,7 +2047,7 @@ type AcceptLossRequest struct {
 
 func (x *AcceptLossRequest) Reset() {
 	*x = AcceptLossRequest{}
-	mi := &file_volumes_proto_msgTypes[24]
+	mi := &file_volumes_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2059,7 @@ func (x *AcceptLossRequest) String() string {
 func (*AcceptLossRequest) ProtoMessage() {}
 
 func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[24]
+	mi := &file_volumes_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2072,7 @@ func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossRequest.ProtoReflect.Descriptor instead.
 func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{24}
+	return file_volumes_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AcceptLossRequest) GetId() string {
@@ -1917,7 +2101,7 @@ type AcceptLossResponse struct {
 
 func (x *AcceptLossResponse) Reset() {
 	*x = AcceptLossResponse{}
-	mi := &file_volumes_proto_msgTypes[25]
+	mi := &file_volumes_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2113,7 @@ func (x *AcceptLossResponse) String() string {
 func (*AcceptLossResponse) ProtoMessage() {}
 
 func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[25]
+	mi := &file_volumes_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2126,7 @@ func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossResponse.ProtoReflect.Descriptor instead.
 func (*AcceptLossResponse) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{25}
+	return file_volumes_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AcceptLossResponse) GetExtents() []*ExtentLoss {
@@ -1987,7 +2171,7 @@ type ExtentLoss struct {
 
 func (x *ExtentLoss) Reset() {
 	*x = ExtentLoss{}
-	mi := &file_volumes_proto_msgTypes[26]
+	mi := &file_volumes_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2183,7 @@ func (x *ExtentLoss) String() string {
 func (*ExtentLoss) ProtoMessage() {}
 
 func (x *ExtentLoss) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[26]
+	mi := &file_volumes_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2196,7 @@ func (x *ExtentLoss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtentLoss.ProtoReflect.Descriptor instead.
 func (*ExtentLoss) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{26}
+	return file_volumes_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ExtentLoss) GetIndex() uint32 {
@@ -2066,7 +2250,7 @@ type LocateRequest struct {
 
 func (x *LocateRequest) Reset() {
 	*x = LocateRequest{}
-	mi := &file_volumes_proto_msgTypes[27]
+	mi := &file_volumes_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2262,7 @@ func (x *LocateRequest) String() string {
 func (*LocateRequest) ProtoMessage() {}
 
 func (x *LocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[27]
+	mi := &file_volumes_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2275,7 @@ func (x *LocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
 func (*LocateRequest) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{27}
+	return file_volumes_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LocateRequest) GetIqn() string {
@@ -2113,7 +2297,7 @@ type LocateResponse struct {
 
 func (x *LocateResponse) Reset() {
 	*x = LocateResponse{}
-	mi := &file_volumes_proto_msgTypes[28]
+	mi := &file_volumes_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2125,7 +2309,7 @@ func (x *LocateResponse) String() string {
 func (*LocateResponse) ProtoMessage() {}
 
 func (x *LocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_volumes_proto_msgTypes[28]
+	mi := &file_volumes_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2138,7 +2322,7 @@ func (x *LocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
 func (*LocateResponse) Descriptor() ([]byte, []int) {
-	return file_volumes_proto_rawDescGZIP(), []int{28}
+	return file_volumes_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LocateResponse) GetVolumeId() string {
@@ -2200,7 +2384,27 @@ const file_volumes_proto_rawDesc = "" +
 	"\x05state\x18\x13 \x01(\tR\x05state\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\";\n" +
+	"\x13VerifyVolumeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05start\x18\x02 \x01(\bR\x05start\"\xb5\x03\n" +
+	"\fVerification\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x18\n" +
+	"\aextents\x18\x02 \x01(\rR\aextents\x12!\n" +
+	"\fextents_done\x18\x03 \x01(\rR\vextentsDone\x12%\n" +
+	"\x0eextents_passed\x18\x04 \x01(\rR\rextentsPassed\x12\x1d\n" +
+	"\n" +
+	"bytes_read\x18\x05 \x01(\x04R\tbytesRead\x12\x1d\n" +
+	"\n" +
+	"blocks_bad\x18\x06 \x01(\x04R\tblocksBad\x12'\n" +
+	"\x0fblocks_repaired\x18\a \x01(\x04R\x0eblocksRepaired\x12\x1f\n" +
+	"\vblocks_lost\x18\b \x01(\x04R\n" +
+	"blocksLost\x12'\n" +
+	"\x0freplicas_behind\x18\t \x01(\rR\x0ereplicasBehind\x124\n" +
+	"\astarted\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
+	"\x05ended\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x12\n" +
+	"\x04node\x18\f \x01(\tR\x04node\"\xa9\x04\n" +
 	"\fVolumeStatus\x122\n" +
 	"\x06health\x18\x01 \x01(\x0e2\x1a.iomesh.storaged.v1.HealthR\x06health\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1b\n" +
@@ -2366,8 +2570,7 @@ const file_volumes_proto_rawDesc = "" +
 	"\tHEALTH_OK\x10\x01\x12\x13\n" +
 	"\x0fHEALTH_DEGRADED\x10\x02\x12\x12\n" +
 	"\x0eHEALTH_AT_RISK\x10\x03\x12\x16\n" +
-	"\x12HEALTH_UNAVAILABLE\x10\x042\xcf\n" +
-	"\n" +
+	"\x12HEALTH_UNAVAILABLE\x10\x042\xaa\v\n" +
 	"\aVolumes\x12S\n" +
 	"\fCreateVolume\x12'.iomesh.storaged.v1.CreateVolumeRequest\x1a\x1a.iomesh.storaged.v1.Volume\x12a\n" +
 	"\fDeleteVolume\x12'.iomesh.storaged.v1.DeleteVolumeRequest\x1a(.iomesh.storaged.v1.DeleteVolumeResponse\x12M\n" +
@@ -2381,7 +2584,8 @@ const file_volumes_proto_rawDesc = "" +
 	"\rPublishVolume\x12(.iomesh.storaged.v1.PublishVolumeRequest\x1a\x19.iomesh.storaged.v1.Grant\x12j\n" +
 	"\x0fUnpublishVolume\x12*.iomesh.storaged.v1.UnpublishVolumeRequest\x1a+.iomesh.storaged.v1.UnpublishVolumeResponse\x12J\n" +
 	"\bGetGrant\x12#.iomesh.storaged.v1.GetGrantRequest\x1a\x19.iomesh.storaged.v1.Grant\x12M\n" +
-	"\tMoveOwner\x12$.iomesh.storaged.v1.MoveOwnerRequest\x1a\x1a.iomesh.storaged.v1.Volume\x12[\n" +
+	"\tMoveOwner\x12$.iomesh.storaged.v1.MoveOwnerRequest\x1a\x1a.iomesh.storaged.v1.Volume\x12Y\n" +
+	"\fVerifyVolume\x12'.iomesh.storaged.v1.VerifyVolumeRequest\x1a .iomesh.storaged.v1.Verification\x12[\n" +
 	"\n" +
 	"AcceptLoss\x12%.iomesh.storaged.v1.AcceptLossRequest\x1a&.iomesh.storaged.v1.AcceptLossResponse\x12O\n" +
 	"\x06Locate\x12!.iomesh.storaged.v1.LocateRequest\x1a\".iomesh.storaged.v1.LocateResponseB5Z3github.com/iomesh/iomesh/api/storaged/v1;storagedv1b\x06proto3"
@@ -2399,95 +2603,101 @@ func file_volumes_proto_rawDescGZIP() []byte {
 }
 
 var file_volumes_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_volumes_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_volumes_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_volumes_proto_goTypes = []any{
 	(AccessMode)(0),                 // 0: iomesh.storaged.v1.AccessMode
 	(Health)(0),                     // 1: iomesh.storaged.v1.Health
 	(*Volume)(nil),                  // 2: iomesh.storaged.v1.Volume
-	(*VolumeStatus)(nil),            // 3: iomesh.storaged.v1.VolumeStatus
-	(*ExtentStatus)(nil),            // 4: iomesh.storaged.v1.ExtentStatus
-	(*Member)(nil),                  // 5: iomesh.storaged.v1.Member
-	(*CreateVolumeRequest)(nil),     // 6: iomesh.storaged.v1.CreateVolumeRequest
-	(*DeleteVolumeRequest)(nil),     // 7: iomesh.storaged.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil),    // 8: iomesh.storaged.v1.DeleteVolumeResponse
-	(*GetVolumeRequest)(nil),        // 9: iomesh.storaged.v1.GetVolumeRequest
-	(*ListVolumesRequest)(nil),      // 10: iomesh.storaged.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),     // 11: iomesh.storaged.v1.ListVolumesResponse
-	(*ExpandVolumeRequest)(nil),     // 12: iomesh.storaged.v1.ExpandVolumeRequest
-	(*Snapshot)(nil),                // 13: iomesh.storaged.v1.Snapshot
-	(*CreateSnapshotRequest)(nil),   // 14: iomesh.storaged.v1.CreateSnapshotRequest
-	(*DeleteSnapshotRequest)(nil),   // 15: iomesh.storaged.v1.DeleteSnapshotRequest
-	(*DeleteSnapshotResponse)(nil),  // 16: iomesh.storaged.v1.DeleteSnapshotResponse
-	(*GetSnapshotRequest)(nil),      // 17: iomesh.storaged.v1.GetSnapshotRequest
-	(*ListSnapshotsRequest)(nil),    // 18: iomesh.storaged.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil),   // 19: iomesh.storaged.v1.ListSnapshotsResponse
-	(*Grant)(nil),                   // 20: iomesh.storaged.v1.Grant
-	(*PublishVolumeRequest)(nil),    // 21: iomesh.storaged.v1.PublishVolumeRequest
-	(*UnpublishVolumeRequest)(nil),  // 22: iomesh.storaged.v1.UnpublishVolumeRequest
-	(*UnpublishVolumeResponse)(nil), // 23: iomesh.storaged.v1.UnpublishVolumeResponse
-	(*GetGrantRequest)(nil),         // 24: iomesh.storaged.v1.GetGrantRequest
-	(*MoveOwnerRequest)(nil),        // 25: iomesh.storaged.v1.MoveOwnerRequest
-	(*AcceptLossRequest)(nil),       // 26: iomesh.storaged.v1.AcceptLossRequest
-	(*AcceptLossResponse)(nil),      // 27: iomesh.storaged.v1.AcceptLossResponse
-	(*ExtentLoss)(nil),              // 28: iomesh.storaged.v1.ExtentLoss
-	(*LocateRequest)(nil),           // 29: iomesh.storaged.v1.LocateRequest
-	(*LocateResponse)(nil),          // 30: iomesh.storaged.v1.LocateResponse
-	nil,                             // 31: iomesh.storaged.v1.Volume.LabelsEntry
-	nil,                             // 32: iomesh.storaged.v1.CreateVolumeRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),   // 33: google.protobuf.Timestamp
+	(*VerifyVolumeRequest)(nil),     // 3: iomesh.storaged.v1.VerifyVolumeRequest
+	(*Verification)(nil),            // 4: iomesh.storaged.v1.Verification
+	(*VolumeStatus)(nil),            // 5: iomesh.storaged.v1.VolumeStatus
+	(*ExtentStatus)(nil),            // 6: iomesh.storaged.v1.ExtentStatus
+	(*Member)(nil),                  // 7: iomesh.storaged.v1.Member
+	(*CreateVolumeRequest)(nil),     // 8: iomesh.storaged.v1.CreateVolumeRequest
+	(*DeleteVolumeRequest)(nil),     // 9: iomesh.storaged.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),    // 10: iomesh.storaged.v1.DeleteVolumeResponse
+	(*GetVolumeRequest)(nil),        // 11: iomesh.storaged.v1.GetVolumeRequest
+	(*ListVolumesRequest)(nil),      // 12: iomesh.storaged.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),     // 13: iomesh.storaged.v1.ListVolumesResponse
+	(*ExpandVolumeRequest)(nil),     // 14: iomesh.storaged.v1.ExpandVolumeRequest
+	(*Snapshot)(nil),                // 15: iomesh.storaged.v1.Snapshot
+	(*CreateSnapshotRequest)(nil),   // 16: iomesh.storaged.v1.CreateSnapshotRequest
+	(*DeleteSnapshotRequest)(nil),   // 17: iomesh.storaged.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotResponse)(nil),  // 18: iomesh.storaged.v1.DeleteSnapshotResponse
+	(*GetSnapshotRequest)(nil),      // 19: iomesh.storaged.v1.GetSnapshotRequest
+	(*ListSnapshotsRequest)(nil),    // 20: iomesh.storaged.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),   // 21: iomesh.storaged.v1.ListSnapshotsResponse
+	(*Grant)(nil),                   // 22: iomesh.storaged.v1.Grant
+	(*PublishVolumeRequest)(nil),    // 23: iomesh.storaged.v1.PublishVolumeRequest
+	(*UnpublishVolumeRequest)(nil),  // 24: iomesh.storaged.v1.UnpublishVolumeRequest
+	(*UnpublishVolumeResponse)(nil), // 25: iomesh.storaged.v1.UnpublishVolumeResponse
+	(*GetGrantRequest)(nil),         // 26: iomesh.storaged.v1.GetGrantRequest
+	(*MoveOwnerRequest)(nil),        // 27: iomesh.storaged.v1.MoveOwnerRequest
+	(*AcceptLossRequest)(nil),       // 28: iomesh.storaged.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),      // 29: iomesh.storaged.v1.AcceptLossResponse
+	(*ExtentLoss)(nil),              // 30: iomesh.storaged.v1.ExtentLoss
+	(*LocateRequest)(nil),           // 31: iomesh.storaged.v1.LocateRequest
+	(*LocateResponse)(nil),          // 32: iomesh.storaged.v1.LocateResponse
+	nil,                             // 33: iomesh.storaged.v1.Volume.LabelsEntry
+	nil,                             // 34: iomesh.storaged.v1.CreateVolumeRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),   // 35: google.protobuf.Timestamp
 }
 var file_volumes_proto_depIdxs = []int32{
-	31, // 0: iomesh.storaged.v1.Volume.labels:type_name -> iomesh.storaged.v1.Volume.LabelsEntry
-	33, // 1: iomesh.storaged.v1.Volume.created:type_name -> google.protobuf.Timestamp
-	3,  // 2: iomesh.storaged.v1.Volume.status:type_name -> iomesh.storaged.v1.VolumeStatus
-	20, // 3: iomesh.storaged.v1.Volume.grants:type_name -> iomesh.storaged.v1.Grant
-	1,  // 4: iomesh.storaged.v1.VolumeStatus.health:type_name -> iomesh.storaged.v1.Health
-	33, // 5: iomesh.storaged.v1.VolumeStatus.as_of:type_name -> google.protobuf.Timestamp
-	4,  // 6: iomesh.storaged.v1.VolumeStatus.extent_status:type_name -> iomesh.storaged.v1.ExtentStatus
-	5,  // 7: iomesh.storaged.v1.ExtentStatus.members:type_name -> iomesh.storaged.v1.Member
-	5,  // 8: iomesh.storaged.v1.ExtentStatus.absent:type_name -> iomesh.storaged.v1.Member
-	32, // 9: iomesh.storaged.v1.CreateVolumeRequest.labels:type_name -> iomesh.storaged.v1.CreateVolumeRequest.LabelsEntry
-	2,  // 10: iomesh.storaged.v1.ListVolumesResponse.volumes:type_name -> iomesh.storaged.v1.Volume
-	33, // 11: iomesh.storaged.v1.Snapshot.created:type_name -> google.protobuf.Timestamp
-	13, // 12: iomesh.storaged.v1.ListSnapshotsResponse.snapshots:type_name -> iomesh.storaged.v1.Snapshot
-	0,  // 13: iomesh.storaged.v1.Grant.mode:type_name -> iomesh.storaged.v1.AccessMode
-	0,  // 14: iomesh.storaged.v1.PublishVolumeRequest.mode:type_name -> iomesh.storaged.v1.AccessMode
-	28, // 15: iomesh.storaged.v1.AcceptLossResponse.extents:type_name -> iomesh.storaged.v1.ExtentLoss
-	6,  // 16: iomesh.storaged.v1.Volumes.CreateVolume:input_type -> iomesh.storaged.v1.CreateVolumeRequest
-	7,  // 17: iomesh.storaged.v1.Volumes.DeleteVolume:input_type -> iomesh.storaged.v1.DeleteVolumeRequest
-	9,  // 18: iomesh.storaged.v1.Volumes.GetVolume:input_type -> iomesh.storaged.v1.GetVolumeRequest
-	10, // 19: iomesh.storaged.v1.Volumes.ListVolumes:input_type -> iomesh.storaged.v1.ListVolumesRequest
-	12, // 20: iomesh.storaged.v1.Volumes.ExpandVolume:input_type -> iomesh.storaged.v1.ExpandVolumeRequest
-	14, // 21: iomesh.storaged.v1.Volumes.CreateSnapshot:input_type -> iomesh.storaged.v1.CreateSnapshotRequest
-	15, // 22: iomesh.storaged.v1.Volumes.DeleteSnapshot:input_type -> iomesh.storaged.v1.DeleteSnapshotRequest
-	17, // 23: iomesh.storaged.v1.Volumes.GetSnapshot:input_type -> iomesh.storaged.v1.GetSnapshotRequest
-	18, // 24: iomesh.storaged.v1.Volumes.ListSnapshots:input_type -> iomesh.storaged.v1.ListSnapshotsRequest
-	21, // 25: iomesh.storaged.v1.Volumes.PublishVolume:input_type -> iomesh.storaged.v1.PublishVolumeRequest
-	22, // 26: iomesh.storaged.v1.Volumes.UnpublishVolume:input_type -> iomesh.storaged.v1.UnpublishVolumeRequest
-	24, // 27: iomesh.storaged.v1.Volumes.GetGrant:input_type -> iomesh.storaged.v1.GetGrantRequest
-	25, // 28: iomesh.storaged.v1.Volumes.MoveOwner:input_type -> iomesh.storaged.v1.MoveOwnerRequest
-	26, // 29: iomesh.storaged.v1.Volumes.AcceptLoss:input_type -> iomesh.storaged.v1.AcceptLossRequest
-	29, // 30: iomesh.storaged.v1.Volumes.Locate:input_type -> iomesh.storaged.v1.LocateRequest
-	2,  // 31: iomesh.storaged.v1.Volumes.CreateVolume:output_type -> iomesh.storaged.v1.Volume
-	8,  // 32: iomesh.storaged.v1.Volumes.DeleteVolume:output_type -> iomesh.storaged.v1.DeleteVolumeResponse
-	2,  // 33: iomesh.storaged.v1.Volumes.GetVolume:output_type -> iomesh.storaged.v1.Volume
-	11, // 34: iomesh.storaged.v1.Volumes.ListVolumes:output_type -> iomesh.storaged.v1.ListVolumesResponse
-	2,  // 35: iomesh.storaged.v1.Volumes.ExpandVolume:output_type -> iomesh.storaged.v1.Volume
-	13, // 36: iomesh.storaged.v1.Volumes.CreateSnapshot:output_type -> iomesh.storaged.v1.Snapshot
-	16, // 37: iomesh.storaged.v1.Volumes.DeleteSnapshot:output_type -> iomesh.storaged.v1.DeleteSnapshotResponse
-	13, // 38: iomesh.storaged.v1.Volumes.GetSnapshot:output_type -> iomesh.storaged.v1.Snapshot
-	19, // 39: iomesh.storaged.v1.Volumes.ListSnapshots:output_type -> iomesh.storaged.v1.ListSnapshotsResponse
-	20, // 40: iomesh.storaged.v1.Volumes.PublishVolume:output_type -> iomesh.storaged.v1.Grant
-	23, // 41: iomesh.storaged.v1.Volumes.UnpublishVolume:output_type -> iomesh.storaged.v1.UnpublishVolumeResponse
-	20, // 42: iomesh.storaged.v1.Volumes.GetGrant:output_type -> iomesh.storaged.v1.Grant
-	2,  // 43: iomesh.storaged.v1.Volumes.MoveOwner:output_type -> iomesh.storaged.v1.Volume
-	27, // 44: iomesh.storaged.v1.Volumes.AcceptLoss:output_type -> iomesh.storaged.v1.AcceptLossResponse
-	30, // 45: iomesh.storaged.v1.Volumes.Locate:output_type -> iomesh.storaged.v1.LocateResponse
-	31, // [31:46] is the sub-list for method output_type
-	16, // [16:31] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	33, // 0: iomesh.storaged.v1.Volume.labels:type_name -> iomesh.storaged.v1.Volume.LabelsEntry
+	35, // 1: iomesh.storaged.v1.Volume.created:type_name -> google.protobuf.Timestamp
+	5,  // 2: iomesh.storaged.v1.Volume.status:type_name -> iomesh.storaged.v1.VolumeStatus
+	22, // 3: iomesh.storaged.v1.Volume.grants:type_name -> iomesh.storaged.v1.Grant
+	35, // 4: iomesh.storaged.v1.Verification.started:type_name -> google.protobuf.Timestamp
+	35, // 5: iomesh.storaged.v1.Verification.ended:type_name -> google.protobuf.Timestamp
+	1,  // 6: iomesh.storaged.v1.VolumeStatus.health:type_name -> iomesh.storaged.v1.Health
+	35, // 7: iomesh.storaged.v1.VolumeStatus.as_of:type_name -> google.protobuf.Timestamp
+	6,  // 8: iomesh.storaged.v1.VolumeStatus.extent_status:type_name -> iomesh.storaged.v1.ExtentStatus
+	7,  // 9: iomesh.storaged.v1.ExtentStatus.members:type_name -> iomesh.storaged.v1.Member
+	7,  // 10: iomesh.storaged.v1.ExtentStatus.absent:type_name -> iomesh.storaged.v1.Member
+	34, // 11: iomesh.storaged.v1.CreateVolumeRequest.labels:type_name -> iomesh.storaged.v1.CreateVolumeRequest.LabelsEntry
+	2,  // 12: iomesh.storaged.v1.ListVolumesResponse.volumes:type_name -> iomesh.storaged.v1.Volume
+	35, // 13: iomesh.storaged.v1.Snapshot.created:type_name -> google.protobuf.Timestamp
+	15, // 14: iomesh.storaged.v1.ListSnapshotsResponse.snapshots:type_name -> iomesh.storaged.v1.Snapshot
+	0,  // 15: iomesh.storaged.v1.Grant.mode:type_name -> iomesh.storaged.v1.AccessMode
+	0,  // 16: iomesh.storaged.v1.PublishVolumeRequest.mode:type_name -> iomesh.storaged.v1.AccessMode
+	30, // 17: iomesh.storaged.v1.AcceptLossResponse.extents:type_name -> iomesh.storaged.v1.ExtentLoss
+	8,  // 18: iomesh.storaged.v1.Volumes.CreateVolume:input_type -> iomesh.storaged.v1.CreateVolumeRequest
+	9,  // 19: iomesh.storaged.v1.Volumes.DeleteVolume:input_type -> iomesh.storaged.v1.DeleteVolumeRequest
+	11, // 20: iomesh.storaged.v1.Volumes.GetVolume:input_type -> iomesh.storaged.v1.GetVolumeRequest
+	12, // 21: iomesh.storaged.v1.Volumes.ListVolumes:input_type -> iomesh.storaged.v1.ListVolumesRequest
+	14, // 22: iomesh.storaged.v1.Volumes.ExpandVolume:input_type -> iomesh.storaged.v1.ExpandVolumeRequest
+	16, // 23: iomesh.storaged.v1.Volumes.CreateSnapshot:input_type -> iomesh.storaged.v1.CreateSnapshotRequest
+	17, // 24: iomesh.storaged.v1.Volumes.DeleteSnapshot:input_type -> iomesh.storaged.v1.DeleteSnapshotRequest
+	19, // 25: iomesh.storaged.v1.Volumes.GetSnapshot:input_type -> iomesh.storaged.v1.GetSnapshotRequest
+	20, // 26: iomesh.storaged.v1.Volumes.ListSnapshots:input_type -> iomesh.storaged.v1.ListSnapshotsRequest
+	23, // 27: iomesh.storaged.v1.Volumes.PublishVolume:input_type -> iomesh.storaged.v1.PublishVolumeRequest
+	24, // 28: iomesh.storaged.v1.Volumes.UnpublishVolume:input_type -> iomesh.storaged.v1.UnpublishVolumeRequest
+	26, // 29: iomesh.storaged.v1.Volumes.GetGrant:input_type -> iomesh.storaged.v1.GetGrantRequest
+	27, // 30: iomesh.storaged.v1.Volumes.MoveOwner:input_type -> iomesh.storaged.v1.MoveOwnerRequest
+	3,  // 31: iomesh.storaged.v1.Volumes.VerifyVolume:input_type -> iomesh.storaged.v1.VerifyVolumeRequest
+	28, // 32: iomesh.storaged.v1.Volumes.AcceptLoss:input_type -> iomesh.storaged.v1.AcceptLossRequest
+	31, // 33: iomesh.storaged.v1.Volumes.Locate:input_type -> iomesh.storaged.v1.LocateRequest
+	2,  // 34: iomesh.storaged.v1.Volumes.CreateVolume:output_type -> iomesh.storaged.v1.Volume
+	10, // 35: iomesh.storaged.v1.Volumes.DeleteVolume:output_type -> iomesh.storaged.v1.DeleteVolumeResponse
+	2,  // 36: iomesh.storaged.v1.Volumes.GetVolume:output_type -> iomesh.storaged.v1.Volume
+	13, // 37: iomesh.storaged.v1.Volumes.ListVolumes:output_type -> iomesh.storaged.v1.ListVolumesResponse
+	2,  // 38: iomesh.storaged.v1.Volumes.ExpandVolume:output_type -> iomesh.storaged.v1.Volume
+	15, // 39: iomesh.storaged.v1.Volumes.CreateSnapshot:output_type -> iomesh.storaged.v1.Snapshot
+	18, // 40: iomesh.storaged.v1.Volumes.DeleteSnapshot:output_type -> iomesh.storaged.v1.DeleteSnapshotResponse
+	15, // 41: iomesh.storaged.v1.Volumes.GetSnapshot:output_type -> iomesh.storaged.v1.Snapshot
+	21, // 42: iomesh.storaged.v1.Volumes.ListSnapshots:output_type -> iomesh.storaged.v1.ListSnapshotsResponse
+	22, // 43: iomesh.storaged.v1.Volumes.PublishVolume:output_type -> iomesh.storaged.v1.Grant
+	25, // 44: iomesh.storaged.v1.Volumes.UnpublishVolume:output_type -> iomesh.storaged.v1.UnpublishVolumeResponse
+	22, // 45: iomesh.storaged.v1.Volumes.GetGrant:output_type -> iomesh.storaged.v1.Grant
+	2,  // 46: iomesh.storaged.v1.Volumes.MoveOwner:output_type -> iomesh.storaged.v1.Volume
+	4,  // 47: iomesh.storaged.v1.Volumes.VerifyVolume:output_type -> iomesh.storaged.v1.Verification
+	29, // 48: iomesh.storaged.v1.Volumes.AcceptLoss:output_type -> iomesh.storaged.v1.AcceptLossResponse
+	32, // 49: iomesh.storaged.v1.Volumes.Locate:output_type -> iomesh.storaged.v1.LocateResponse
+	34, // [34:50] is the sub-list for method output_type
+	18, // [18:34] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_volumes_proto_init() }
@@ -2501,7 +2711,7 @@ func file_volumes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_volumes_proto_rawDesc), len(file_volumes_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,7 @@ const (
 	Volumes_UnpublishVolume_FullMethodName = "/iomesh.storaged.v1.Volumes/UnpublishVolume"
 	Volumes_GetGrant_FullMethodName        = "/iomesh.storaged.v1.Volumes/GetGrant"
 	Volumes_MoveOwner_FullMethodName       = "/iomesh.storaged.v1.Volumes/MoveOwner"
+	Volumes_VerifyVolume_FullMethodName    = "/iomesh.storaged.v1.Volumes/VerifyVolume"
 	Volumes_AcceptLoss_FullMethodName      = "/iomesh.storaged.v1.Volumes/AcceptLoss"
 	Volumes_Locate_FullMethodName          = "/iomesh.storaged.v1.Volumes/Locate"
 )
@@ -66,6 +67,9 @@ type VolumesClient interface {
 	GetGrant(ctx context.Context, in *GetGrantRequest, opts ...grpc.CallOption) (*Grant, error)
 	// MoveOwner moves a volume's ownership to a chunk without an error at the initiators.
 	MoveOwner(ctx context.Context, in *MoveOwnerRequest, opts ...grpc.CallOption) (*Volume, error)
+	// VerifyVolume has the owner read every replica of a volume once, verify all checksums and compare the replicas; bad blocks are repaired. It answers at
+	// once with how far that is. With start a new one begins, unless one runs. It ends with the ownership: a new owner knows of none.
+	VerifyVolume(ctx context.Context, in *VerifyVolumeRequest, opts ...grpc.CallOption) (*Verification, error)
 	// AcceptLoss lets a volume serve from older replicas than its newest, because those are gone for good (I15), or after the metadata was
 	// restored while disks are missing. It says what is missing; without confirm nothing is changed. FAILED_PRECONDITION when nothing has
 	// to be accepted, or no replica can be reached.
@@ -212,6 +216,16 @@ func (c *volumesClient) MoveOwner(ctx context.Context, in *MoveOwnerRequest, opt
 	return out, nil
 }
 
+func (c *volumesClient) VerifyVolume(ctx context.Context, in *VerifyVolumeRequest, opts ...grpc.CallOption) (*Verification, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Verification)
+	err := c.cc.Invoke(ctx, Volumes_VerifyVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *volumesClient) AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AcceptLossResponse)
@@ -259,6 +273,9 @@ type VolumesServer interface {
 	GetGrant(context.Context, *GetGrantRequest) (*Grant, error)
 	// MoveOwner moves a volume's ownership to a chunk without an error at the initiators.
 	MoveOwner(context.Context, *MoveOwnerRequest) (*Volume, error)
+	// VerifyVolume has the owner read every replica of a volume once, verify all checksums and compare the replicas; bad blocks are repaired. It answers at
+	// once with how far that is. With start a new one begins, unless one runs. It ends with the ownership: a new owner knows of none.
+	VerifyVolume(context.Context, *VerifyVolumeRequest) (*Verification, error)
 	// AcceptLoss lets a volume serve from older replicas than its newest, because those are gone for good (I15), or after the metadata was
 	// restored while disks are missing. It says what is missing; without confirm nothing is changed. FAILED_PRECONDITION when nothing has
 	// to be accepted, or no replica can be reached.
@@ -313,6 +330,9 @@ func (UnimplementedVolumesServer) GetGrant(context.Context, *GetGrantRequest) (*
 }
 func (UnimplementedVolumesServer) MoveOwner(context.Context, *MoveOwnerRequest) (*Volume, error) {
 	return nil, status.Error(codes.Unimplemented, "method MoveOwner not implemented")
+}
+func (UnimplementedVolumesServer) VerifyVolume(context.Context, *VerifyVolumeRequest) (*Verification, error) {
+	return nil, status.Error(codes.Unimplemented, "method VerifyVolume not implemented")
 }
 func (UnimplementedVolumesServer) AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AcceptLoss not implemented")
@@ -575,6 +595,24 @@ func _Volumes_MoveOwner_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Volumes_VerifyVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VerifyVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumesServer).VerifyVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Volumes_VerifyVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumesServer).VerifyVolume(ctx, req.(*VerifyVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Volumes_AcceptLoss_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AcceptLossRequest)
 	if err := dec(in); err != nil {
@@ -669,6 +707,10 @@ var Volumes_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "MoveOwner",
 			Handler:    _Volumes_MoveOwner_Handler,
+		},
+		{
+			MethodName: "VerifyVolume",
+			Handler:    _Volumes_VerifyVolume_Handler,
 		},
 		{
 			MethodName: "AcceptLoss",
