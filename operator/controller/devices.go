@@ -151,6 +151,13 @@ func (p *pass) release(ctx context.Context, r devicemap.Release) error {
 	switch d.GetState() {
 	case diskDrained:
 		return p.unclaim(ctx, r, note)
+	case diskFailed:
+		// There is nothing to drain: what was on it is made elsewhere from the other replicas, unless it is the last copy (I15).
+		if n := d.GetReplicas(); n > 0 {
+			note("failed, %d replicas are still to be made elsewhere: %s", n, d.GetMessage())
+			return nil
+		}
+		return p.unclaim(ctx, r, note)
 	case diskDraining:
 		note("draining, %d replicas left%s", d.GetReplicas(), drainProgress(p.status, d))
 		return nil
@@ -179,7 +186,7 @@ func (p *pass) forgetDisks(ctx context.Context) error {
 	for _, d := range p.status.GetDisks() {
 		dev := p.device(d.GetName())
 		switch {
-		case d.GetState() != diskDrained && d.GetState() != diskMissing:
+		case d.GetState() != diskDrained && d.GetState() != diskMissing && d.GetState() != diskFailed:
 			continue
 		case dev == nil || dev.Spec.Claim != nil:
 			continue // a device that is merely away keeps its disk

@@ -186,6 +186,26 @@ func TestADiskTakenOutOfTheMapIsDrainedBeforeItIsReleased(t *testing.T) {
 	})
 }
 
+// A disk that has failed cannot be drained: it is given back when its replicas have been made elsewhere.
+func TestAFailedDiskIsReleasedWhenNothingIsOnIt(t *testing.T) {
+	w := installed(t)
+	d := w.storage.disks["disk-bd-n3"]
+	d.State, d.Replicas, d.Message = diskFailed, 2, "fenced"
+	c := w.get("iomesh")
+	sel := c.Spec.Chunk.DeviceMap[v1alpha1.DataStoreWithJournal]
+	sel.Exclude = []string{"bd-n3"}
+	c.Spec.Chunk.DeviceMap[v1alpha1.DataStoreWithJournal] = sel
+	w.must(w.c.Update(t.Context(), c))
+	for range 5 {
+		w.pass("iomesh")
+	}
+	if s := w.get("iomesh").Status; w.device("bd-n3").Spec.Claim == nil || !strings.Contains(s.TaskInProcess, "2 replicas are still to be made elsewhere") {
+		t.Fatalf("given back with replicas on it, or nothing said so: %q", s.TaskInProcess)
+	}
+	d.Replicas = 0
+	w.until("the disk forgotten", func() bool { return w.storage.disks["disk-bd-n3"] == nil && w.device("bd-n3").Spec.Claim == nil })
+}
+
 // A node that is deleted from Kubernetes has no agent that could erase its disks.
 func TestANodeThatLeftKubernetesIsForgottenWithItsDisks(t *testing.T) {
 	w := installed(t)

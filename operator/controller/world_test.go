@@ -89,6 +89,9 @@ func (m *members) Volumes(context.Context) ([]*storagedv1.Volume, error) {
 
 func (m *members) DrainDisk(_ context.Context, id string, cancel bool) error {
 	m.calls = append(m.calls, fmt.Sprintf("drain %s %v", id, cancel))
+	if s := m.disks[id].State; s == diskFailed || s == diskRemoved {
+		return fmt.Errorf("disk %s is %s: its replicas are rebuilt elsewhere already", id, s)
+	}
 	m.disks[id].State = diskDraining
 	if cancel {
 		m.disks[id].State = diskActive
