@@ -45,7 +45,7 @@ func idle(ctx context.Context, r *run) error {
 	r.say("without volumes:\n%s", empty)
 	start := time.Now()
 	for i := range volumes {
-		if _, err := b.create(ctx, fmt.Sprintf("idle-%d", i), 8<<20, uint32(2+i%2)); err != nil {
+		if _, err := b.create(ctx, fmt.Sprintf("idle-%d", i), 4<<20, uint32(2+i%2)); err != nil {
 			return err
 		}
 	}
