@@ -60,7 +60,7 @@ Give either --dir, the directory of a development cluster (storaged dev), or --m
 		}
 		return nil
 	}
-	cmd.AddCommand(a.volumeCommand(), a.snapshotCommand(), a.nodeCommand(), a.diskCommand(), a.statusCommand(), a.whyCommand(), a.taskCommand(), a.metaCommand())
+	cmd.AddCommand(a.volumeCommand(), a.snapshotCommand(), a.nodeCommand(), a.diskCommand(), a.statusCommand(), a.whyCommand(), a.taskCommand(), a.metaCommand(), a.selftestCommand())
 	return cmd
 }
 
