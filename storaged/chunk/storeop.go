@@ -391,6 +391,10 @@ func (o *storeOp) join(ctx context.Context) error {
 	}
 	if o.done.State = stateOf(info); info.Suspect {
 		o.done.State = replication.State{} // what it has is not what it acknowledged
+	} else if !info.Joining && info.Watermark < o.m.Watermark && info.Highest >= o.m.Watermark {
+		// It has been a member up to there (I6). Later nothing would tell, since what it gets as a joiner is higher.
+		st.SetWatermark(o.extent(), o.m.Watermark)
+		o.done.State.Watermark = o.m.Watermark
 	}
 	return st.SetJoin(ctx, o.extent(), o.m.Stamp)
 }

@@ -87,7 +87,8 @@ const (
 	//	FlagRepair  replace if o == c (writes the same content anew)
 	//
 	// The block gets stamp c and the view's label: later views that had no version of their own see it too.
-	// FlagRoll and FlagRepair use the space kept for repair. A copy without runs only raises the watermark. Atomic like StoreWrite.
+	// FlagRoll and FlagRepair use the space kept for repair. A copy without runs only raises the watermark, and
+	// with FlagJoin ends the join. Atomic like StoreWrite.
 	StoreCopy
 	// StoreRead: Range as of View, Msg.Data as a place for the bytes; done carries Data, Sums, Stamp (highest), Runs if FlagStamps or bad blocks.
 	StoreRead
@@ -97,8 +98,9 @@ const (
 	StoreWindow
 	// StoreEpoch: durably remember Msg.Epoch and Msg.Owner for Msg.Volume on disk Msg.Disk. The volume's epoch on a chunk is the highest on its disks.
 	StoreEpoch
-	// StoreJoin: durably set the start stamp (Msg.Stamp), Generation and Watermark (may go back), and Epoch and Owner of the volume on the disk;
-	// creates the replica if FlagCreate. Done carries State as it was before.
+	// StoreJoin: durably set the start stamp (Msg.Stamp), and Epoch and Owner of the volume on the disk; creates the replica if FlagCreate. The
+	// replica's watermark is raised to Msg.Watermark, at which it left its set, iff it reached that as a member: no join has begun since and its
+	// highest stamp is not below. Done carries State; its Watermark is up to where the replica is sure to have everything (I6).
 	StoreJoin
 	// StoreWatermark: set the watermark of Msg.More.Marks; lazy, never below the present one; not answered (Token 0).
 	StoreWatermark
@@ -110,7 +112,7 @@ type State struct {
 	Watermark  block.Stamp
 	// Highest is the highest stamp of any block, under any label.
 	Highest block.Stamp
-	// JoinStamp is S0 of the last join, 0 if none.
+	// JoinStamp is S0 of the join that is under way or was given up, 0 if none or sealed.
 	JoinStamp block.Stamp
 }
 

@@ -410,9 +410,9 @@ func (o *Owner) onJoinReply(r *request, m *Message) {
 	}
 	switch step {
 	case stepStart:
-		if m.Stamp < j.base && e.slots[j.slot].since == 0 {
-			// It does not have what it had when it left (I6): compare everything.
-			if j.base = 0; j.revive != 0 {
+		if m.Watermark < j.base && e.slots[j.slot].since == 0 {
+			// It does not have what it had when it left (I6): compare all above what it is sure to have.
+			if j.base = m.Watermark; j.revive != 0 {
 				o.joinFailed(e, StatusStale)
 				return
 			}

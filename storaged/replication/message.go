@@ -32,9 +32,9 @@ const (
 	// Data is nil iff the whole range reads as zero.
 	MsgReadReply Kind = 8
 	// MsgJoinStart → replica: from Stamp (S0) on all writes are sent here. Durable before it is answered. Creates the
-	// replica if FlagCreate. Answered by MsgJoinReply.
+	// replica if FlagCreate. Watermark is the one at which it left. Answered by MsgJoinReply.
 	MsgJoinStart Kind = 9
-	// MsgJoinReply → owner: Generation, Watermark and Stamp (highest) as the replica had them before.
+	// MsgJoinReply → owner: Generation and Stamp (highest) of the replica, and Watermark: up to there it is sure to have everything.
 	MsgJoinReply Kind = 10
 	// MsgListStamps → replica: runs of blocks of Range as of View whose stamp is above Stamp.
 	MsgListStamps Kind = 11

@@ -188,7 +188,7 @@ func (o *Owner) onScrubReply(r *request, m *Message) {
 		if run.State == BlockBad && run.Range.Valid() && run.Range.Start >= rng.Start && run.Range.End() <= rng.End() {
 			s.bad += uint64(run.Range.SizeBytes())
 			for b := range run.Range.Count {
-				o.mend(e, block.Range{Start: run.Range.Start + block.No(b), Count: 1}, s.seen, bit(i), i)
+				o.mend(e, block.Range{Start: run.Range.Start + block.No(b), Count: 1}, s.seen, bit(i), i, false)
 			}
 		}
 	}
@@ -219,30 +219,44 @@ func (s *scrub) compare(i int, runs []Run) {
 	}
 }
 
-// mend reads a block from a member not in tried, to write it anew on the one where it is bad.
-func (o *Owner) mend(e *extent, rng block.Range, view block.SnapSeq, tried mask, bad int) {
+// mend reads a block from a member not in tried, to write it anew on the one where it is bad. A delta has it if it was written since the delta
+// began. The block is lost if all members were asked twice, the bad one too: it may have been repaired since it was read.
+func (o *Owner) mend(e *extent, rng block.Range, view block.SnapSeq, tried mask, bad int, again bool) {
 	i := o.pick(e, tried)
+	if i < 0 && tried.covers(e.members&^e.deltas()) {
+		i = o.pickDelta(e, tried)
+	}
 	if i < 0 {
-		if tried.covers(e.members&^e.deltas()) && e.leaving == 0 {
+		switch {
+		case !tried.covers(e.members) || e.leaving != 0:
+		case !again:
+			o.mend(e, rng, view, 0, bad, true)
+		default:
 			o.report(Report{Kind: ReportBad, Extent: e.index, Range: rng})
 		}
 		return
 	}
 	r := o.job(e, i, reqMend, rng)
 	r.view, r.tried, r.tag = view, tried, uint64(bad)
+	if again {
+		r.tag |= mendAgain
+	}
 	m := o.sendTo(e, i, MsgRead)
 	m.Req, m.Range, m.View, m.Flags = r.id, rng, view, FlagStamps
 }
 
+// mendAgain marks the second round in the tag of a reqMend, beside the slot of the bad member.
+const mendAgain = 1 << 32
+
 func (o *Owner) onMendReply(r *request, m *Message) {
-	e, i, bad := r.ext, int(r.slot), int(r.tag)
+	e, i, bad := r.ext, int(r.slot), int(r.tag&^mendAgain)
 	switch {
-	case m.Status == StatusOK && m.More != nil:
+	case m.Status == StatusBadBlocks || m.Status == StatusOK && !e.slots[i].holds(m):
+		o.mend(e, r.rng, r.view, r.tried|bit(i), bad, r.tag&mendAgain != 0)
+	case m.Status == StatusOK && m.More != nil && i != bad:
 		if e.members.has(bad) && e.slots[bad].peer.taken {
 			o.repair(e, bad, r, m)
 		}
-	case m.Status == StatusBadBlocks:
-		o.mend(e, r.rng, r.view, r.tried|bit(i), bad)
 	}
 	o.pool.put(r)
 }

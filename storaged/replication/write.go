@@ -371,6 +371,9 @@ func (o *Owner) finish(r *request, res Result, applied bool) {
 		e.tailDone = max(e.tailDone, done)
 	}
 	if r.prev == nil {
+		if r.next == nil {
+			done = max(done, e.tailDone) // later ones ended before this one, which may leave no stamp of its own
+		}
 		e.watermark = max(e.watermark, done)
 	}
 	r.unlist()

@@ -217,14 +217,17 @@ func (d *disk) apply(o *diskOp, to map[block.ExtentIndex]*replica, k int, first 
 			r = &replica{ext: m.Extent}
 			to[m.Extent] = r
 		}
-		if first {
-			o.done.State = r.state
-			if r.stale {
-				o.done.State = replication.State{}
-			}
+		if !r.stale && r.state.JoinStamp == 0 && r.state.Highest >= m.Watermark {
+			r.state.Watermark = max(r.state.Watermark, m.Watermark)
+		}
+		if r.stale {
+			r.state.Watermark = 0
 		}
 		r.stale = false
-		r.state.Generation, r.state.Watermark, r.state.JoinStamp = m.Generation, m.Watermark, m.Stamp
+		r.state.Generation, r.state.JoinStamp = m.Generation, m.Stamp
+		if first {
+			o.done.State = r.state
+		}
 		if m.Epoch > d.epoch[k] {
 			d.epoch[k], d.owner[k] = m.Epoch, m.Owner
 		}
@@ -271,6 +274,9 @@ func (d *disk) apply(o *diskOp, to map[block.ExtentIndex]*replica, k int, first 
 
 func (d *disk) copy(r *replica, m *replication.Message) {
 	if m.More == nil {
+		if m.Flags&replication.FlagJoin != 0 {
+			r.state.JoinStamp = 0
+		}
 		return
 	}
 	for _, run := range m.More.Runs {

@@ -22,6 +22,7 @@ import (
 //	give-up                 the client has gone: what it began is not repeated
 //	snapshot                takes one; read-view VIEW block reads from it
 //	kill N, power N, start N, freeze N 3s, isolate N, join N, cut FROM TO, heal FROM TO, rot N block, full N, space N
+//	budget BLOCKS           what resync may copy per tick; 0 holds it
 //	save N, rollback N      remembers what a disk holds; puts it back
 //	move N                  planned move of the volume
 //	run 2s                  lets time pass
@@ -178,6 +179,8 @@ func (s *scenario) command(t *testing.T, f []string) string {
 			vs := m[0].blocks[num(2)]
 			vs[len(vs)-1].bad = true
 		}
+	case "budget":
+		w.cfg.Budget = num(1)
 	case "full", "space":
 		chunk().disks[0].full = f[0] == "full"
 	case "save":
