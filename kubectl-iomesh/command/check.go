@@ -20,14 +20,20 @@ import (
 func (e *Env) checkCommand() *cobra.Command {
 	var timeout time.Duration
 	var disks []string
+	var volume bool
+	var replicas int
 	cmd := &cobra.Command{
 		Use: "check", Short: "Examine the nodes: kernel, initiator, clock, network, ports, disks", Args: noArgs,
 		Long: "Examine the nodes through their agents: kernel, initiator, clock, network, ports, disks. Nothing is changed. Every check has its\n" +
-			"evidence and its fix. Exit code 3 when one failed or a node could not be asked.",
+			"evidence and its fix. Exit code 3 when one failed or a node could not be asked.\n\n" +
+			"With --volume a scratch volume is made and used as well: log in by iSCSI, write, read back, go on writing while another node becomes its\n" +
+			"owner, compare all replicas, delete it.",
 		Example: "  kubectl iomesh check\n  kubectl iomesh check -o wide\n  kubectl iomesh check --measure-disk bd-0f3a…",
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Minute, "how long one node may take")
 	cmd.Flags().StringArrayVar(&disks, "measure-disk", nil, "name of a disk whose flush latency to measure; nothing is written to it")
+	cmd.Flags().BoolVar(&volume, "volume", false, "use a scratch volume too: write, read back, move its owner meanwhile")
+	cmd.Flags().IntVar(&replicas, "replicas", 2, "of the scratch volume")
 	show := e.printer(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
@@ -42,6 +48,12 @@ func (e *Env) checkCommand() *cobra.Command {
 		r, err := e.examine(ctx, l, c, serverVersion, disks, timeout)
 		if err != nil {
 			return err
+		}
+		if volume {
+			e.say("Using a scratch volume")
+			if err := e.tryVolume(ctx, l, replicas, r); err != nil {
+				return err
+			}
 		}
 		if err := show(r); err != nil {
 			return err
@@ -93,6 +105,27 @@ func (e *Env) examine(ctx context.Context, l *link.Link, c *v1alpha1.IOMeshClust
 		unread = append(unread, report.Unread{What: "nodes", Why: "no agent runs: the DaemonSet iomesh-node has no pods"})
 	}
 	return report.BuildCheck(answers, e.clusterFindings(ctx, l, c, serverVersion), unread), nil
+}
+
+// tryVolume uses a scratch volume; each step is a line of progress and a finding.
+func (e *Env) tryVolume(ctx context.Context, l *link.Link, replicas int, r *report.CheckReport) error {
+	if replicas < 1 || replicas > 3 {
+		return fault.Usage("--replicas=%d: use 1, 2 or 3", replicas)
+	}
+	err := l.Selftest(ctx, replicas, func(s link.SelftestStep) {
+		f := report.Finding{Scope: "volume", ID: s.Step, Status: "ok", Evidence: fmt.Sprintf("%s (%.1f s)", s.Detail, s.Seconds)}
+		if !s.OK {
+			f.Status, f.Fix = "failed", "see: kubectl iomesh status"
+		}
+		e.say("  %-10s  %s", s.Step, f.Evidence)
+		r.Findings = append(r.Findings, f)
+	})
+	if err != nil && ctx.Err() == nil {
+		r.Unread = append(r.Unread, report.Unread{What: "the use of a volume", Why: err.Error()})
+		err = nil
+	}
+	r.Sort()
+	return err
 }
 
 func (e *Env) disksByNode(ctx context.Context, l *link.Link, names []string) (map[string][]string, error) {

@@ -352,6 +352,19 @@ func TestOutputs(t *testing.T) {
 			&agentv1.Finding{Id: "free-space", Status: agentv1.Status_STATUS_WARNING, Evidence: "/var/lib/iomesh has 7.0 GiB free", Fix: "20 GiB are recommended"})}
 		return w
 	}
+	verified := func(answer string) *world {
+		w := healthy()
+		w.ctl["volume verify --start -- pvc-1"] = `{"volume":"pvc-1","state":"Running","node":"n1","extents":10}`
+		w.ctl["volume verify --progress -- pvc-1"] = answer
+		return w
+	}
+	tried := func(last string) *world {
+		w := checked()
+		w.agents["n3"] = w.agents["n1"]
+		w.ctl["--timeout 10m selftest --replicas 2"] = `{"step":"create","ok":true,"detail":"volume iomesh-check-1 of 64Mi with 2 replicas, owner n1","seconds":0.04}` + "\n" +
+			`{"step":"login","ok":true,"detail":"logged in at 10.0.0.1:10202","seconds":0.01}` + "\n" + last
+		return w
+	}
 	none := func() *world { w := healthy(); w.cluster = nil; return w }
 	for _, c := range []struct {
 		name  string
@@ -383,7 +396,11 @@ func TestOutputs(t *testing.T) {
 		{"volume-list", healthy(), []string{"volume", "list"}},
 		{"volume-describe", healthy(), []string{"volume", "describe", "pvc-1"}},
 		{"volume-describe-no-name", healthy(), []string{"volume", "describe"}},
+		{"volume-verify", verified(`{"volume":"pvc-1","state":"Done","node":"n1","extents":10,"extentsDone":10,"bytesRead":10737418240,"started":"2026-11-21T11:58:00Z","ended":"2026-11-21T11:59:30Z"}`), []string{"volume", "verify", "pvc-1"}},
+		{"volume-verify-bad", verified(`{"volume":"pvc-1","state":"Done","node":"n1","extents":10,"extentsDone":10,"extentsPassed":2,"bytesRead":10737418240,"blocksBad":3,"blocksRepaired":2,"blocksLost":1}`), []string{"volume", "verify", "pvc-1"}},
 		{"check", checked(), []string{"check"}},
+		{"check-volume", tried(`{"step":"move","ok":true,"detail":"owner changed from n1 to n2 during 100 writes, the longest took 32 ms","seconds":0.4}`), []string{"check", "--volume", "-o", "wide"}},
+		{"check-volume-failed", tried(`{"step":"write","ok":false,"detail":"iSCSI target is unreachable","seconds":20}`), []string{"check", "--volume"}},
 		{"why-cluster", lostNode(), []string{"why"}},
 		{"why-volume", lostNode(), []string{"why", "volume/pvc-1"}},
 		{"why-node", lostNode(), []string{"why", "node/n3"}},

@@ -14,7 +14,7 @@ import (
 )
 
 func (e *Env) volumeCommand() *cobra.Command {
-	return group("volume", "Show volumes", e.volumeListCommand(), e.volumeDescribeCommand())
+	return group("volume", "Show and verify volumes", e.volumeListCommand(), e.volumeDescribeCommand(), e.volumeVerifyCommand())
 }
 
 // volumes are asked for in the same way by both commands; PersistentVolumes only add names.

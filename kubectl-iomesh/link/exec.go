@@ -110,12 +110,15 @@ func (l *Link) Ctl(ctx context.Context, args ...string) ([]byte, error) {
 	return nil, fault.Failed(nil, "", "ask the block service: %s", strings.Join(tried, "; "))
 }
 
+func ctlLine(p *corev1.Pod, args []string) []string {
+	return append([]string{"storaged", "ctl", "--meta", net.JoinHostPort(p.Status.PodIP, "10100"), "--tls-dir", "/etc/iomesh/tls", "-o", "json"}, args...)
+}
+
 func (l *Link) ctlIn(ctx context.Context, p *corev1.Pod, args []string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, ctlTimeout)
 	defer cancel()
-	argv := append([]string{"storaged", "ctl", "--meta", net.JoinHostPort(p.Status.PodIP, "10100"), "--tls-dir", "/etc/iomesh/tls", "-o", "json"}, args...)
 	out, errs := &limited{max: outputMax}, &limited{max: 1 << 20}
-	if err := l.Run.Run(ctx, Target{p.Namespace, p.Name, ComponentMeta}, argv, nil, out, errs); err != nil {
+	if err := l.Run.Run(ctx, Target{p.Namespace, p.Name, ComponentMeta}, ctlLine(p, args), nil, out, errs); err != nil {
 		var exit exec.CodeExitError
 		if errors.As(err, &exit) && exit.Code == ctlProblems && out.Len() > 0 {
 			return out.Bytes(), nil // it answered, and found problems
@@ -127,6 +130,60 @@ func (l *Link) ctlIn(ctx context.Context, p *corev1.Pod, args []string) ([]byte,
 		return nil, err
 	}
 	return out.Bytes(), nil
+}
+
+// CtlLines runs `storaged ctl` as Ctl does, for as long as ctx lets it, and hands each line of its output to line as it comes. Problems that the
+// command found are no error: they are in its lines. Once there was a line, no other member is tried.
+func (l *Link) CtlLines(ctx context.Context, line func([]byte), args ...string) error {
+	pods, err := l.Pods(ctx, ComponentMeta)
+	if err != nil {
+		return err
+	}
+	for i := range pods {
+		p := &pods[i]
+		if !containerReady(p, ComponentMeta) {
+			continue
+		}
+		out, errs := &liner{line: line}, &limited{max: 1 << 20}
+		err := l.Run.Run(ctx, Target{p.Namespace, p.Name, ComponentMeta}, ctlLine(p, args), nil, out, errs)
+		var exit exec.CodeExitError
+		if err == nil || errors.As(err, &exit) && exit.Code == ctlProblems && out.lines > 0 {
+			return nil
+		}
+		if text := strings.TrimSpace(errs.String()); text != "" {
+			lines := strings.Split(text, "\n")
+			err = errors.New(lines[len(lines)-1])
+		}
+		return fault.Failed(err, "", "run storaged ctl %s in pod %s", strings.Join(args, " "), p.Name)
+	}
+	return fault.Failed(nil, "see: kubectl get pods -n "+l.Namespace, "ask the block service: none of %d meta pods is ready", len(pods))
+}
+
+// lineMax bounds one line.
+const lineMax = 64 << 10
+
+// liner cuts what is written into lines.
+type liner struct {
+	line  func([]byte)
+	rest  []byte
+	lines int
+}
+
+func (l *liner) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		i := bytes.IndexByte(l.rest, '\n')
+		if i < 0 {
+			break
+		}
+		l.lines++
+		l.line(l.rest[:i])
+		l.rest = l.rest[i+1:]
+	}
+	if len(l.rest) > lineMax {
+		return 0, fmt.Errorf("line of the answer is longer than %d bytes", lineMax)
+	}
+	return len(p), nil
 }
 
 func containerReady(p *corev1.Pod, name string) bool {

@@ -54,17 +54,22 @@ func BuildCheck(answers []Answer, cluster []Finding, unread []Unread) *CheckRepo
 	}
 	r.Findings = append(r.Findings, clockSkew(answers)...)
 	r.Findings = append(r.Findings, mtu(answers)...)
+	r.Sort()
+	return r
+}
+
+// Sort puts the gravest first.
+func (r *CheckReport) Sort() {
 	rank := map[string]int{"failed": 0, "unknown": 1, "warning": 2, "ok": 3}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		if d := rank[a.Status] - rank[b.Status]; d != 0 {
 			return d
 		}
-		if d := strings.Compare(a.Scope, b.Scope); d != 0 {
+		if d := strings.Compare(a.Scope, b.Scope); d != 0 || a.Scope == "volume" { // whose steps have an order
 			return d
 		}
 		return strings.Compare(a.ID, b.ID)
 	})
-	return r
 }
 
 // clockSkew compares the nodes' clocks through ours: each answer says what the node's clock was at some moment between asking and answering.
