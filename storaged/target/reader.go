@@ -153,14 +153,14 @@ func (x *session) scsiCommand(h *pdu.Header) error {
 		x.pass(h)
 		return x.reject(h, rejectProtocol)
 	}
-	t := taskPool.Get().(*task)
+	t := x.srv.tasks.Get().(*task)
 	t.reset()
 	t.s = x
 	t.itt, t.cmdSN, t.lun = h.ITT(), h.CmdSN(), h.LUN()
 	t.expectedLen = h.ExpectedLen()
 	t.flagR, t.flagW = h.Flags()&pdu.Read != 0, h.Flags()&pdu.Write != 0
 	if !x.add(t, !h.Immediate()) {
-		taskPool.Put(t)
+		x.srv.tasks.Put(t)
 		x.pass(h)
 		return x.reject(h, rejectImmediate)
 	}

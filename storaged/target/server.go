@@ -22,6 +22,7 @@ type Server struct {
 	failed   atomic.Uint64
 	lastTSIH atomic.Uint32
 	serials  atomic.Uint64
+	tasks    sync.Pool // *task; what volumes keep with them is theirs, so no other server may have it
 
 	mu        sync.Mutex
 	closed    bool
@@ -49,6 +50,7 @@ func New(o Options) (*Server, error) {
 		devices:   map[string]*device{},
 		stop:      make(chan struct{}),
 	}
+	s.tasks.New = newTask
 	s.wg.Add(1)
 	go s.pinger()
 	return s, nil

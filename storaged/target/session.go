@@ -261,7 +261,7 @@ func (x *session) freeLocked(t *task) {
 	}
 	x.goneCond.Broadcast()
 	t.s = nil
-	taskPool.Put(t)
+	x.srv.tasks.Put(t)
 }
 
 // reserveLocked charges n bytes to the session, if it may have them now.

@@ -1,8 +1,6 @@
 package target
 
 import (
-	"sync"
-
 	"github.com/iomesh/iomesh/internal/iscsi/pdu"
 	"github.com/iomesh/iomesh/internal/scsi"
 	"github.com/iomesh/iomesh/storaged/pagebuf"
@@ -73,11 +71,11 @@ type task struct {
 	wait chan Result // of tasks that run in a goroutine of their own
 }
 
-var taskPool = sync.Pool{New: func() any {
+func newTask() any {
 	t := &task{}
 	t.cmd.task = t
 	return t
-}}
+}
 
 // reset prepares a task from the pool for a new command. serial and what the volume keeps survive.
 func (t *task) reset() {
