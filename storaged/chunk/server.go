@@ -202,10 +202,12 @@ func Run(ctx context.Context, o Options) error {
 	}
 
 	<-ctx.Done()
-	// Sessions end first; then peers; what replicas have begun is completed by the disks' closing.
+	// Volumes are left as they are, as in a crash: nobody answers for their members any more, and the connections their answers would go to are
+	// closed. Then sessions end, then peers; what replicas have begun is completed by the disks' closing.
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		s.volumes.leave()
 		gs.Stop()
 		_ = s.target.Close()
 		s.net.Close()

@@ -31,6 +31,7 @@ type volumes struct {
 	owners  map[block.VolumeID]metadb.Owner
 	moving  map[block.VolumeID]bool // a planned move is under way: logins wait
 	changed chan struct{}           // closed and replaced when any of the above changes
+	left    bool                    // the chunk ends: no volume is taken any more
 
 	pace pace
 }
@@ -142,7 +143,7 @@ func (t *volumes) take(o metadb.Owner) {
 	v := newVolume(t.s, c)
 	took := false
 	t.change(func() {
-		if cur := t.m[o.Volume]; cur != nil && cur.owner.Epoch >= o.Epoch || t.owners[o.Volume].Epoch > o.Epoch {
+		if cur := t.m[o.Volume]; t.left || cur != nil && cur.owner.Epoch >= o.Epoch || t.owners[o.Volume].Epoch > o.Epoch {
 			return
 		}
 		t.m[o.Volume] = v
@@ -241,6 +242,14 @@ func (t *volumes) ended(v *volume) {
 			v.log.Warn("sessions of a lost volume", "err", err)
 		}
 	})
+}
+
+// leave ends all ownerships without waiting for anything: every request in progress is answered as lost.
+func (t *volumes) leave() {
+	t.change(func() { t.left = true })
+	for _, v := range t.all() {
+		v.superseded()
+	}
 }
 
 // excluded tells the owner machine that a promise does not cover its epoch any more; false if there is none below it.
