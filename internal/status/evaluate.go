@@ -213,6 +213,8 @@ func (e *evaluation) disks() {
 			e.add(Degraded, DiskFailed, o, "disks: "+strings.Join(bad, ", "), "replace the disks and remove the old ones", evidence...)
 		case d.State == DiskIsMissing && !offline[d.Node]:
 			e.add(Degraded, DiskMissing, o, "disks: "+strings.Join(bad, ", "), "replace the disks and remove the old ones", evidence...)
+		case d.State == DiskIsStalled:
+			e.add(Degraded, DiskSlow, o, "disk "+d.title()+" does not answer", "look at the disk, its cable and its controller; replace it if it does not come back", evidence...)
 		case d.State == DiskIsDraining:
 			e.add(OK, DiskDraining, o, "disk "+d.title()+" is being drained", "", evidence...)
 		}
@@ -223,7 +225,7 @@ func (e *evaluation) disks() {
 			e.add(Degraded, DiskErrors, o, fmt.Sprintf("disk %s has %d I/O and %d checksum errors", d.title(), d.IOErrors, d.ChecksumErrors),
 				"nothing is lost while the other replicas are good; plan its replacement if it goes on", append(evidence, "last at "+d.LastError.UTC().Format(time.RFC3339))...)
 		}
-		if d.Latency >= SlowDisk {
+		if d.Latency >= SlowDisk && d.State != DiskIsStalled {
 			e.add(Degraded, DiskSlow, o, fmt.Sprintf("disk %s takes %s for a journal write", d.title(), d.Latency.Round(time.Millisecond)),
 				"look at the disk and what else uses it; replace it if it stays slow", evidence...)
 		}

@@ -77,6 +77,8 @@ const (
 	DiskActive DiskState = iota
 	DiskIsDraining
 	DiskIsDrained
+	// DiskIsStalled: a request does not come back; the disk is used again as soon as it does.
+	DiskIsStalled
 	DiskHasFailed
 	DiskIsMissing
 	DiskIsRemoved

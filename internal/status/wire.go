@@ -49,6 +49,8 @@ func diskState(s string) DiskState {
 		return DiskIsDraining
 	case "Drained":
 		return DiskIsDrained
+	case "Stalled":
+		return DiskIsStalled
 	case "Missing":
 		return DiskIsMissing
 	case "Removed":
@@ -66,7 +68,7 @@ func spaceOf(nodes []Node, disks []Disk) Space {
 	for i := range disks {
 		d := &disks[i]
 		switch d.State {
-		case DiskActive:
+		case DiskActive, DiskIsStalled:
 			s.TotalBytes += d.SizeBytes
 			s.UsedBytes += d.UsedBytes
 			used[d.Node] += d.UsedBytes

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 	"github.com/iomesh/iomesh/internal/mtls"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store/vdisk"
+	"github.com/iomesh/iomesh/tests/faultfs"
 	"github.com/iomesh/iomesh/tests/faults/cluster"
 )
 
@@ -38,7 +40,7 @@ type fault struct {
 var (
 	oneNode = []string{"NodeOffline", "VolumeAtRisk"}
 	// What a fault may bring about for a moment, depending on when it hits: a copy under way, a login tried anew, an extent taken over just then.
-	passing = []string{"Recovering", "RedirectorBlind", "VolumeSlow", "HighLatency", "MetaDiskSlow", "DiskSlow"}
+	passing = []string{"Recovering", "RedirectorBlind", "VolumeSlow", "HighLatency"}
 )
 
 func (o *observer) faults() []fault {
@@ -79,6 +81,9 @@ func (o *observer) faults() []fault {
 		{"two chunks cannot reach each other", o.apart("n1", "n2"), "NodeUnreachable", "*", []string{"NodeUnreachable"}, []string{"VolumeAtRisk", "VolumeUnavailable"}},
 		{"disk disappears", o.diskGone("n3"), "DiskFailed", "n3/disk0", []string{"DiskFailed"}, []string{"VolumeAtRisk", "RebuildWaiting"}},
 		{"disk not there at the start", o.diskMissing("n1"), "DiskMissing", "n1/disk0", []string{"DiskMissing", "VolumeAtRisk"}, []string{"NodeOffline", "VolumeUnavailable"}},
+		{"disk slow", o.disk(faultfs.Slow(700 * time.Millisecond)), "DiskSlow", faultyNode + "/disk0", []string{"DiskSlow"}, []string{"VolumeAtRisk"}},
+		{"disk does not answer", o.diskHangs, "DiskSlow", faultyNode + "/disk0", []string{"DiskSlow"}, []string{"VolumeAtRisk", "DiskFailed"}},
+		{"writes of a disk fail", o.diskFails, "DiskFailed", faultyNode + "/disk0", []string{"DiskFailed"}, []string{"VolumeAtRisk", "RebuildWaiting", "DiskErrors"}},
 		{"bits rot on a disk", o.rot, "DiskErrors", "*", []string{"DiskErrors"}, nil},
 		{"initiator with a wrong CHAP secret", o.login(&initiator.CHAP{User: "u", Secret: "wrong-wrong-wrong"}, "iqn.2026-01.test:chap"), "LoginsRefused", "*", []string{"LoginsRefused"}, nil},
 		{"initiator without a grant", o.login(nil, "iqn.2026-01.test:stranger"), "LoginsRefused", "*", []string{"LoginsRefused"}, nil},
@@ -187,11 +192,9 @@ func (o *observer) restart(node string) error {
 func (o *observer) diskGone(node string) func(context.Context) (func() error, error) {
 	return func(ctx context.Context) (func() error, error) {
 		path := o.diskPath(node)
-		old := ""
-		if st, err := o.c.Client.Cluster.ListDisks(ctx, &storagedv1.ListDisksRequest{Node: node}); err == nil {
-			for _, d := range st.Disks {
-				old = d.Id
-			}
+		old, err := o.diskID(ctx, node)
+		if err != nil {
+			return nil, err
 		}
 		// A failed disk is never tried again (I7): another takes its place, and it is forgotten.
 		mend := func() error {
@@ -207,15 +210,74 @@ func (o *observer) diskGone(node string) func(context.Context) (func() error, er
 			if err := o.c.Node(node).Chunk.Start(); err != nil {
 				return err
 			}
-			return cluster.Await(ctx, time.Minute, func() string {
-				if _, err := o.c.Client.Cluster.RemoveDisk(ctx, &storagedv1.RemoveDiskRequest{Id: old}); err != nil {
-					return err.Error()
-				}
-				return ""
-			})
+			return o.forget(ctx, old)
 		}
 		return mend, os.Rename(path, path+".gone")
 	}
+}
+
+// disk makes the disk of faultyNode follow a rule.
+func (o *observer) disk(rule faultfs.Rule) func(context.Context) (func() error, error) {
+	return func(context.Context) (func() error, error) {
+		d := o.c.Node(faultyNode).Disk
+		d.Set(rule)
+		return func() error { d.Set(nil); return nil }, nil
+	}
+}
+
+func (o *observer) diskHangs(context.Context) (func() error, error) {
+	d, until := o.c.Node(faultyNode).Disk, make(chan struct{})
+	d.Set(faultfs.Hang(until))
+	return func() error { d.Set(nil); close(until); return nil }, nil
+}
+
+// diskFails fails every write. A failed disk is never tried again (I7): it is emptied, counts as another, and the old one is forgotten.
+func (o *observer) diskFails(ctx context.Context) (func() error, error) {
+	n := o.c.Node(faultyNode)
+	old, err := o.diskID(ctx, faultyNode)
+	if err != nil {
+		return nil, err
+	}
+	n.Disk.Set(faultfs.Fail(faultfs.Write, syscall.EIO))
+	return func() error {
+		if err := n.Chunk.Kill(); err != nil {
+			return err
+		}
+		n.Disk.Set(nil)
+		blank := make([]byte, 1<<20)
+		f, err := os.OpenFile(n.Backing, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		for at := int64(0); at < diskBytes && err == nil; at += int64(len(blank)) {
+			_, err = f.WriteAt(blank, at)
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		if err := n.Chunk.Start(); err != nil {
+			return err
+		}
+		return o.forget(ctx, old)
+	}, nil
+}
+
+func (o *observer) diskID(ctx context.Context, node string) (id string, err error) {
+	st, err := o.c.Client.Cluster.ListDisks(ctx, &storagedv1.ListDisksRequest{Node: node})
+	for _, d := range st.GetDisks() {
+		id = d.Id
+	}
+	return id, err
+}
+
+// forget removes a failed disk, as soon as that is possible.
+func (o *observer) forget(ctx context.Context, id string) error {
+	return cluster.Await(ctx, time.Minute, func() string {
+		if _, err := o.c.Client.Cluster.RemoveDisk(ctx, &storagedv1.RemoveDiskRequest{Id: id}); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 }
 
 func (o *observer) diskMissing(node string) func(context.Context) (func() error, error) {
@@ -408,13 +470,9 @@ func (o *observer) maintenance(node string) func(context.Context) (func() error,
 
 func (o *observer) drain(node string) func(context.Context) (func() error, error) {
 	return func(ctx context.Context) (func() error, error) {
-		id := ""
-		st, err := o.c.Client.Cluster.ListDisks(ctx, &storagedv1.ListDisksRequest{Node: node})
+		id, err := o.diskID(ctx, node)
 		if err != nil {
 			return nil, err
-		}
-		for _, d := range st.Disks {
-			id = d.Id
 		}
 		set := func(cancel bool) error {
 			_, err := o.c.Client.Cluster.DrainDisk(ctx, &storagedv1.DrainDiskRequest{Id: id, Cancel: cancel})

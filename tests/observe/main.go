@@ -23,7 +23,9 @@ import (
 
 const (
 	redirectMetrics = "127.0.0.1:10303"
-	observerName    = "iqn.2026-01.test:observer"
+	// faultyNode has a disk that misbehaves on demand.
+	faultyNode   = "n2"
+	observerName = "iqn.2026-01.test:observer"
 	// statusWithin is the bar: how long after a fault the status may be as before.
 	statusWithin = 15 * time.Second
 	alertsWithin = 40 * time.Second
@@ -85,7 +87,7 @@ func (o *observer) run(ctx context.Context, only string, from int, skipCost bool
 			fmt.Println("files stay in", dir)
 		}
 	}()
-	o.c, err = cluster.New(ctx, cluster.Options{Dir: dir, Storaged: o.storaged, Nodes: 3, DiskBytes: diskBytes, MetaArgs: []string{"--error-window", "12s"},
+	o.c, err = cluster.New(ctx, cluster.Options{Dir: dir, Storaged: o.storaged, Nodes: 3, DiskBytes: diskBytes, FaultyOn: []string{faultyNode}, MetaArgs: []string{"--error-window", "12s"},
 		RedirectArgs: []string{"--metrics-listen", redirectMetrics}})
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,8 +31,9 @@ type Options struct {
 	Flat bool
 	// Hybrid puts the journals on a disk of their own.
 	Hybrid bool
-	// Faulty makes every disk one that misbehaves on demand (Node.Disk).
-	Faulty bool
+	// Faulty makes every disk one that misbehaves on demand (Node.Disk), FaultyOn those of some nodes.
+	Faulty   bool
+	FaultyOn []string
 	// Profiles makes every daemon serve its profiles at the Unix socket DIR/logs/NAME.pprof.
 	Profiles bool
 	// ChunkArgs and MetaArgs are added to the daemons'.
@@ -141,7 +143,7 @@ func (c *Cluster) makeDisk(ctx context.Context, n *Node) error {
 		return err
 	}
 	n.Backing = path
-	if c.Faulty {
+	if c.Faulty || slices.Contains(c.FaultyOn, n.Name) {
 		mnt := filepath.Join(c.Dir, n.Name, "mnt")
 		if err := os.Mkdir(mnt, 0o700); err != nil {
 			return err
