@@ -222,7 +222,7 @@ func endGroup(ctx context.Context, g cgroup.Group) error {
 	if g.Version == 0 {
 		return nil // never planned
 	}
-	wait, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("not gone within 30 seconds"))
+	wait, cancel := context.WithTimeoutCause(ctx, 50*time.Second, errors.New("not gone within 50 seconds"))
 	defer cancel()
 	// Twice over, for what is started between the listing and the kill.
 	err := poll(wait, 20*time.Millisecond, func() (bool, error) {

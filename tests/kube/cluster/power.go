@@ -201,6 +201,10 @@ func (n *node) powerOff(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("power off node %s: %w", n.Name, err)
 	}
+	connections, err := n.fuseConnections()
+	if err != nil {
+		return fmt.Errorf("power off node %s: %w", n.Name, err)
+	}
 	if mine := loopdev.Select(before, own); len(mine) > 0 {
 		n.Doomed = append(n.Doomed, mine...)
 		if err := n.save(); err != nil {
@@ -211,6 +215,9 @@ func (n *node) powerOff(ctx context.Context) error {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("power off node %s: %w", n.Name, err)
 		}
+	}
+	if err := n.abortFUSE(connections); err != nil {
+		return fmt.Errorf("power off node %s: %w", n.Name, err)
 	}
 	if err := endGroup(ctx, n.Group); err != nil {
 		return fmt.Errorf("power off node %s: %w", n.Name, err)
