@@ -25,6 +25,10 @@ const AnnotationPrivileged = "iomesh.com/privileged-because"
 // whatever is on disks that cannot be reached are given up.
 const AnnotationAcceptLoss = "iomesh.com/accept-data-loss"
 
+// AnnotationPauseUpdate on an IOMeshCluster holds a rolling update of chunks and metadata members: the node under way is finished, no other is begun.
+// The value says why, for people.
+const AnnotationPauseUpdate = "iomesh.com/pause-update"
+
 // FinalizerCluster keeps an IOMeshCluster until its volumes are gone and its disks released.
 const FinalizerCluster = "iomesh.com/cluster"
 

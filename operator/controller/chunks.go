@@ -39,6 +39,7 @@ func (p *pass) storageNodes(ctx context.Context) error {
 		}
 	}
 	in := rollout.Input{Wishes: p.chunkWaits, Status: p.status, Updating: p.cluster.Status.UpdatingNode,
+		Paused:        p.cluster.Annotations[v1alpha1.AnnotationPauseUpdate],
 		NeverHadDisks: p.status != nil && len(p.status.GetDisks()) == 0 && p.status.GetVolumes() == 0}
 	for node, pod := range p.chunkPods {
 		in.Pods = append(in.Pods, rollout.Pod{

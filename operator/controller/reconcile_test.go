@@ -139,6 +139,57 @@ func TestARollingUpdateStopsOneChunkAtATime(t *testing.T) {
 	}
 }
 
+func TestAPausedUpdateFinishesItsNodeAndWaits(t *testing.T) {
+	w := installed(t)
+	w.storage.volumes = []*storagedv1.Volume{{Name: "pvc-1"}}
+	c := w.get("iomesh")
+	c.Spec.Image = "iomesh/iomesh:v2"
+	w.must(w.c.Update(t.Context(), c))
+	w.until("the first node under way", func() bool { return w.get("iomesh").Status.UpdatingNode == "n1" })
+	pause := func(why string) {
+		c := w.get("iomesh")
+		c.Annotations = map[string]string{v1alpha1.AnnotationPauseUpdate: why}
+		if why == "" {
+			c.Annotations = nil
+		}
+		w.must(w.c.Update(t.Context(), c))
+	}
+	updated := func() (n int) {
+		for _, image := range w.get("iomesh").Status.RunningImages.Chunk {
+			if image == "iomesh/iomesh:v2" {
+				n++
+			}
+		}
+		return n
+	}
+	pause("freeze for the sale")
+	for range 15 {
+		w.pass("iomesh")
+	}
+	s := w.get("iomesh").Status
+	if updated() != 1 || s.UpdatingNode != "" || w.storage.modes["n1"] != "active" || !strings.Contains(s.TaskInProcess, "freeze for the sale") {
+		t.Fatalf("%d updated, node %q under way, mode %q, task %q", updated(), s.UpdatingNode, w.storage.modes["n1"], s.TaskInProcess)
+	}
+	var sts appsv1.StatefulSet
+	if !w.exists(&sts, "iomesh-meta") || sts.Spec.UpdateStrategy.RollingUpdate == nil || *sts.Spec.UpdateStrategy.RollingUpdate.Partition != 3 {
+		t.Error("the metadata members are not held")
+	}
+	pause("")
+	w.until("all updated", func() bool { return updated() == 3 && w.get("iomesh").Status.UpdatingNode == "" })
+	w.pass("iomesh")
+	var after appsv1.StatefulSet
+	if !w.exists(&after, "iomesh-meta") || after.Spec.UpdateStrategy.RollingUpdate != nil && ptrTo(after.Spec.UpdateStrategy.RollingUpdate.Partition) != 0 {
+		t.Error("the metadata members are still held")
+	}
+}
+
+func ptrTo(n *int32) int32 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
 func TestAnUpdateWaitsWhileNobodyKnowsTheRedundancy(t *testing.T) {
 	w := installed(t)
 	w.storage.silent = true

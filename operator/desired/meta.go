@@ -156,7 +156,7 @@ func Meta(in Input) *appsv1.StatefulSet {
 			Replicas:    ptr(int32(len(in.Meta))),
 			// All at once: a member is ready only when a majority runs.
 			PodManagementPolicy: appsv1.ParallelPodManagement,
-			UpdateStrategy:      appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType},
+			UpdateStrategy:      metaUpdate(in),
 			Selector:            &metav1.LabelSelector{MatchLabels: Selector(in.Cluster.Name, ComponentMeta)},
 			PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{
 				WhenDeleted: appsv1.RetainPersistentVolumeClaimRetentionPolicyType,
@@ -177,6 +177,17 @@ func Meta(in Input) *appsv1.StatefulSet {
 				},
 			}},
 		},
+	}
+}
+
+// metaUpdate lets the members be updated one after the other, the highest first, or while the update is paused none.
+func metaUpdate(in Input) appsv1.StatefulSetUpdateStrategy {
+	held := int32(0)
+	if in.Cluster.Annotations[v1alpha1.AnnotationPauseUpdate] != "" {
+		held = int32(len(in.Meta))
+	}
+	return appsv1.StatefulSetUpdateStrategy{
+		Type: appsv1.RollingUpdateStatefulSetStrategyType, RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: &held},
 	}
 }
 

@@ -13,6 +13,8 @@
 //	   maintenance mode ──▶ delete pod ──▶ create ──▶ chunk online again ──▶ active mode ──▶ next node
 //	   (owners move away)
 //
+// A paused update begins with no further node; the one under way is finished, so that none is left in maintenance mode.
+//
 // The node that is being updated stands in status.updatingNode before its first step, so that another operator, or this one
 // after a restart, goes on where it stopped.
 package rollout

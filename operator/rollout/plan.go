@@ -36,6 +36,8 @@ type Input struct {
 	Status *storagedv1.ClusterStatus
 	// Updating is the node whose update has begun.
 	Updating string
+	// Paused is why no further update is to begin; empty: it may.
+	Paused string
 	// NeverHadDisks: there is no data yet, so nothing can lose redundancy.
 	NeverHadDisks bool
 }
@@ -147,6 +149,10 @@ func (plan *Plan) update(in Input, outdated []Wish, pods map[string]Pod, settled
 		return
 	}
 	if len(outdated) == 0 || !settled {
+		return
+	}
+	if in.Paused != "" {
+		*waiting = append(*waiting, fmt.Sprintf("%d chunks are to be updated; the update is paused (%s): kubectl iomesh upgrade --resume", len(outdated), in.Paused))
 		return
 	}
 	slices.SortFunc(outdated, func(a, b Wish) int { return strings.Compare(a.Node, b.Node) })

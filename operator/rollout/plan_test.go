@@ -86,6 +86,9 @@ func TestNext(t *testing.T) {
 		{"an update does not begin while a pod is being created", Input{Wishes: wishes("b"), Pods: pods("a", "a", ""), Status: status(nil)}, "create n3", ""},
 		{"without any data chunks are simply restarted, one by one", Input{Wishes: wishes("b"), Pods: pods("a", "a", "a"), NeverHadDisks: true}, "delete n1", "holds no data"},
 		{"a cordoned node is left for later", Input{Wishes: []Wish{{Node: "n1", Revision: "b", Cordoned: true}, {Node: "n2", Revision: "b"}}, Pods: pods("a", "a"), Status: status(nil)}, "updating n2", "kubectl uncordon n1"},
+		{"a paused update begins with no node", Input{Wishes: wishes("b"), Pods: pods("b", "a", "a"), Status: status(nil), Paused: "weekend"}, "", "2 chunks are to be updated; the update is paused (weekend)"},
+		{"a paused update finishes its node", Input{Wishes: wishes("b"), Pods: pods("a", "a", "a"), Updating: "n1", Paused: "weekend", Status: status(func(s *storagedv1.ClusterStatus) { s.Nodes[0].Mode = "maintenance" })}, "delete n1, updating n1", "restarting"},
+		{"a pause with nothing to update says nothing", Input{Wishes: wishes("a"), Pods: pods("a", "a", "a"), Status: status(nil), Paused: "weekend"}, "", ""},
 
 		{"step 1: owners move away", Input{Wishes: wishes("b"), Pods: pods("a", "a", "a"), Updating: "n1", Status: status(nil)}, "mode n1 maintenance, updating n1", "moving volumes"},
 		{"step 2: it waits for the owners", Input{Wishes: wishes("b"), Pods: pods("a", "a", "a"), Updating: "n1", Status: status(func(s *storagedv1.ClusterStatus) { s.Nodes[0].Mode, s.Nodes[0].OwnedVolumes = "maintenance", 2 })}, "updating n1", "2 volumes still move"},
