@@ -28,15 +28,33 @@ type disk struct {
 	// leaves the replicas out after timeouts.ReplicaDrop, and takes them back as it does after an outage.
 	stalled atomic.Pointer[string]
 	stalls  atomic.Uint64
-	// reads feeds the disk's readers; closed, under readMu, when the disk is gone.
+	// reads feeds the disk's goroutines for reads that wait; closed, under readMu, when the disk is gone. readers counts these, and the reads
+	// that go on without one.
 	readMu  sync.RWMutex
 	reads   chan *storeOp
 	closed  bool
 	readers sync.WaitGroup
 }
 
-// read queues a read, or reports false if the disk is gone or has too many waiting.
+// read begins a read, or reports false if the disk is gone or has too many waiting.
 func (x *disk) read(o *storeOp) bool {
+	x.readMu.RLock()
+	if x.closed {
+		x.readMu.RUnlock()
+		return false
+	}
+	x.readers.Add(1)
+	x.readMu.RUnlock()
+	if o.startRead() {
+		x.store.KickReads()
+		return true
+	}
+	defer x.readers.Done()
+	return x.queueRead(o)
+}
+
+// queueRead has a read done by a goroutine of the disk. The caller holds readers, or readMu.
+func (x *disk) queueRead(o *storeOp) bool {
 	x.readMu.RLock()
 	defer x.readMu.RUnlock()
 	if x.closed {

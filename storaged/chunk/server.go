@@ -305,7 +305,7 @@ func (s *Server) diskByID(id block.DiskID) *disk {
 	return s.byID[id]
 }
 
-// readersPerDisk bounds the reads a disk has at once.
+// readersPerDisk bounds the large reads, and those that wait, which a disk has at once.
 const readersPerDisk = 32
 
 // diskOpened implements diskEvents.
@@ -314,7 +314,7 @@ func (s *Server) diskOpened(d *disk) {
 	for range readersPerDisk {
 		d.readers.Go(func() {
 			for o := range d.reads {
-				o.read(&s.pool)
+				o.read()
 			}
 		})
 	}

@@ -29,14 +29,16 @@ type storeOp struct {
 	info   []store.BlockInfo
 	more   replication.More
 	done   replication.StoreDone
-	began  time.Time // of a write
+	began  time.Time // of a read or write
+	rd     store.Reading
 }
 
 var opPool = sync.Pool{New: func() any { return new(storeOp) }}
 
 func (o *storeOp) put() {
 	o.buf.Release()
-	*o = storeOp{sums: o.sums[:0], stamps: o.stamps[:0], states: o.states[:0], info: o.info[:0]}
+	o.rd.Buf, o.rd.Info, o.rd.User = nil, nil, nil
+	*o = storeOp{sums: o.sums[:0], stamps: o.stamps[:0], states: o.states[:0], info: o.info[:0], rd: o.rd}
 	opPool.Put(o)
 }
 
@@ -54,7 +56,7 @@ func (o *storeOp) finish(status replication.Status, buf *pagebuf.Buf) {
 func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf) {
 	o := opPool.Get().(*storeOp)
 	o.x, o.op, o.m, o.token = x, e.Op, e.Msg, e.Token
-	if buf != nil && len(e.Msg.Data) > 0 {
+	if buf != nil && len(e.Msg.Data) > 0 && e.Op != replication.StoreRead {
 		buf.Retain()
 		o.buf = buf
 	}
@@ -189,18 +191,52 @@ func statusOf(err error) replication.Status {
 	return replication.StatusDiskFailed
 }
 
+// startRead begins a StoreRead. False: it is for a goroutine of the disk.
+func (o *storeOp) startRead() bool {
+	n := int(o.m.Range.Count)
+	if !o.m.Range.Valid() || n > replication.IOBlocksMax {
+		return false
+	}
+	o.ready(n)
+	r := &o.rd
+	r.Extent, r.View, r.Range, r.Buf, r.Info, r.Completer, r.User = o.extent(), o.m.View, o.m.Range, o.buf.B, o.info, readCompleter{}, o
+	return o.d.store.StartRead(r)
+}
+
+// ready gives a read its memory.
+func (o *storeOp) ready(n int) {
+	if o.buf == nil {
+		o.buf = o.x.s.pool.Get(n * block.Size)
+		o.info = slices.Grow(o.info[:0], n)[:n]
+		o.began = time.Now()
+	}
+}
+
+// readCompleter receives the readings of all stores that have ended.
+type readCompleter struct{}
+
+func (readCompleter) ReadsComplete(done []*store.Reading) {
+	for _, r := range done {
+		o := r.User.(*storeOp)
+		d := o.d
+		if r.Err == nil {
+			o.answerRead()
+		} else if !d.queueRead(o) {
+			o.finish(replication.StatusReadFailed, nil)
+		}
+		d.readers.Done()
+	}
+}
+
 // read performs a StoreRead; called by the disk's readers.
-func (o *storeOp) read(pool *pagebuf.Pool) {
+func (o *storeOp) read() {
 	n := int(o.m.Range.Count)
 	if !o.m.Range.Valid() || n > replication.IOBlocksMax {
 		o.finish(replication.StatusInvalid, nil)
 		return
 	}
-	buf := pool.Get(n * block.Size)
-	o.info = slices.Grow(o.info[:0], n)[:n]
-	start := time.Now()
-	if err := o.d.store.Read(o.extent(), o.m.View, o.m.Range, buf.B, o.info); err != nil {
-		buf.Release()
+	o.ready(n)
+	if err := o.d.store.Read(o.extent(), o.m.View, o.m.Range, o.buf.B, o.info); err != nil {
 		status := statusOf(err)
 		if status == replication.StatusDiskFailed {
 			status = replication.StatusReadFailed
@@ -208,25 +244,40 @@ func (o *storeOp) read(pool *pagebuf.Pool) {
 		o.finish(status, nil)
 		return
 	}
-	o.x.s.metrics.diskRead.Since(start)
-	// The owner may keep the sums for a copy, so they are not reused.
-	sums := make([]uint32, n)
+	o.answerRead()
+}
+
+// answerRead finishes a read whose data and info are there.
+func (o *storeOp) answerRead() {
+	o.x.s.metrics.diskRead.Since(o.began)
+	n := len(o.info)
+	stamps := o.m.Flags&replication.FlagStamps != 0
+	sums := o.sums[:0]
+	if stamps {
+		// The owner may keep the sums for a copy, so they are not reused.
+		sums = make([]uint32, 0, n)
+	}
 	data, bad := false, false
 	o.done.Stamp = 0
-	for i, b := range o.info {
-		sums[i] = b.Sum
+	for _, b := range o.info {
+		sums = append(sums, b.Sum)
 		data = data || b.State == store.Written
 		bad = bad || b.State == store.Bad
 		o.done.Stamp = max(o.done.Stamp, b.Stamp)
 	}
+	if !stamps {
+		o.sums = sums
+	}
 	o.done.Range = o.m.Range
-	if bad || o.m.Flags&replication.FlagStamps != 0 {
-		o.done.Runs = runsOf(o.m.Range, o.info, o.m.View, bad && o.m.Flags&replication.FlagStamps == 0)
+	if bad || stamps {
+		o.done.Runs = runsOf(o.m.Range, o.info, o.m.View, bad && !stamps)
 	}
 	status := replication.StatusOK
 	if bad {
 		status = replication.StatusBadBlocks
 	}
+	buf := o.buf
+	o.buf = nil
 	if !data || o.m.Flags&replication.FlagVerify != 0 {
 		buf.Release()
 		buf = nil

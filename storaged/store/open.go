@@ -135,6 +135,9 @@ func open(ctx context.Context, disk vdisk.Disk, o Options) (*Store, error) {
 	}
 	s := newStore(disk, sb, o)
 	s.jdisk = journal
+	if a, ok := disk.(interface{ Async() vdisk.Async }); ok {
+		s.async = a.Async()
+	}
 	if err := s.recover(); err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", disk, err)
 	}

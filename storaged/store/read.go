@@ -5,13 +5,15 @@ import (
 	"time"
 
 	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/store/vdisk"
 )
 
 // readScratch is what a read needs beside the caller's memory.
 type readScratch struct {
 	ents  [pageBlocks]ovEntry
 	again [1]ovEntry
-	buf   []byte
+	parts []vdisk.Read
+	all   []*vdisk.Read
 }
 
 // readTries bounds how often a block that does not verify is looked up again. Data moves under a reader: from the journal to
@@ -93,6 +95,7 @@ func (s *Store) readPart(sc *readScratch, e block.ExtentID, view block.SnapSeq, 
 	if err != nil {
 		return err
 	}
+	together := s.readTogether(sc, ents, buf)
 	for i := 0; i < n; {
 		x := ents[i]
 		if x.state() != Written {
@@ -111,7 +114,11 @@ func (s *Store) readPart(sc *readScratch, e block.ExtentID, view block.SnapSeq, 
 			for j < n && ents[j].loc == x.loc+uint64(j-i) {
 				j++
 			}
-			if err := s.readLoc(x.loc, buf[i*block.Size:j*block.Size]); err != nil {
+			var err error
+			if !together {
+				err = s.readLoc(x.loc, buf[i*block.Size:j*block.Size])
+			}
+			if err != nil {
 				// Perhaps one block of them: try each alone below.
 				s.n.readErrors.Add(1)
 				for k := i; k < j; k++ {
@@ -132,6 +139,47 @@ func (s *Store) readPart(sc *readScratch, e block.ExtentID, view block.SnapSeq, 
 		i = j
 	}
 	return nil
+}
+
+// readTogether reads all that entries of one page name at the same time, where the disk can. False: nothing was read, or not everything.
+func (s *Store) readTogether(sc *readScratch, ents []ovEntry, buf []byte) bool {
+	if s.async == nil || s.jdisk != s.disk || !vdisk.IsAligned(buf) {
+		return false
+	}
+	sc.parts = s.partsOf(sc.parts[:0], ents, buf)
+	sc.all = sc.all[:0]
+	for i := range sc.parts {
+		sc.all = append(sc.all, &sc.parts[i])
+	}
+	t := time.Now()
+	mark := s.io.begin(ioRead)
+	err := s.async.ReadAll(sc.all)
+	s.io.end(mark)
+	clear(sc.parts)
+	if err == nil {
+		average(&s.n.readNanos, time.Since(t))
+	}
+	return err == nil
+}
+
+// partsOf appends a read for each piece that lies together on the disk. What is in memory, or unwritten, needs none.
+func (s *Store) partsOf(parts []vdisk.Read, ents []ovEntry, buf []byte) []vdisk.Read {
+	for i := 0; i < len(ents); {
+		x := ents[i]
+		j := i + 1
+		if x.state() == Written && x.loc&inMemory == 0 {
+			for j < len(ents) && ents[j].loc == x.loc+uint64(j-i) {
+				j++
+			}
+			off := s.geo.blockOff(x.loc & locMask)
+			if x.loc&locJournal != 0 {
+				off = s.journalOff(x.loc & locMask)
+			}
+			parts = append(parts, vdisk.Read{Off: off, Data: buf[i*block.Size : j*block.Size]})
+		}
+		i = j
+	}
+	return parts
 }
 
 // readLoc reads from the place an entry names.

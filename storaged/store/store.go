@@ -16,7 +16,8 @@ import (
 // Locks, outermost first: mu, alloc.mu; qmu is never held with another.
 type Store struct {
 	disk  vdisk.Disk
-	jdisk vdisk.Disk // holds the journal; disk unless hybrid
+	jdisk vdisk.Disk  // holds the journal; disk unless hybrid
+	async vdisk.Async // of disk; nil if it has none
 	opts  Options
 	log   *slog.Logger
 	sb    superblock
@@ -71,7 +72,8 @@ type Store struct {
 	n         counters
 	flushes   hist.Histogram // journal writes
 
-	scratch sync.Pool // *readScratch
+	scratch sync.Pool  // *readScratch
+	readMu  sync.Mutex // guards left and failed of Readings
 }
 
 // generation counts what one generation of overlays holds.

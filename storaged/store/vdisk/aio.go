@@ -26,18 +26,18 @@ type Batcher interface {
 
 // iocb and ioEvent are struct iocb and struct io_event of linux/aio_abi.h, on little-endian machines.
 type iocb struct {
-	data   uint64
-	key    uint32
-	flags  int32
-	opcode uint16
-	prio   int16
-	fd     uint32
-	buf    uint64
-	bytes  uint64
-	off    int64
-	_      uint64
-	_      uint32
-	_      uint32
+	data    uint64
+	key     uint32
+	rwFlags uint32
+	opcode  uint16
+	prio    int16
+	fd      uint32
+	buf     uint64
+	bytes   uint64
+	off     int64
+	_       uint64
+	flags2  uint32 // aio_flags
+	resfd   uint32
 }
 
 type ioEvent struct {

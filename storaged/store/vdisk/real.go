@@ -24,6 +24,8 @@ type Real struct {
 	noDiscard   atomic.Bool
 	bounce      sync.Pool
 	aio         aio
+	asyncOnce   sync.Once
+	async       *reads
 }
 
 const bounceBytes = 1 << 20
@@ -231,6 +233,9 @@ func (r *Real) String() string { return r.path }
 // Close implements Disk.
 func (r *Real) Close() error {
 	r.aio.close()
+	if r.async != nil {
+		r.async.close()
+	}
 	err := r.file.Close()
 	if r.dsync != nil {
 		err = errors.Join(err, r.dsync.Close())
