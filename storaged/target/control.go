@@ -92,8 +92,8 @@ func (x *session) prepareControl(t *task) {
 // reserve is RESERVE (6) and (10) of SPC-2, which exclude persistent reservations.
 func (x *session) reserve(t *task) {
 	d := x.dev
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.changing.Lock()
+	defer d.changing.Unlock()
 	if len(d.access.Load().Registrations) > 0 {
 		t.status = scsi.ReservationConflict
 		return
@@ -115,14 +115,14 @@ func modeSelect(t *task) {
 		t.fail(scsi.Illegal(scsi.ParameterListLength))
 		return
 	}
-	d.mu.Lock()
+	d.changing.Lock()
 	was := *d.mode.Load()
 	u := d.unit()
 	next, sense := u.ModeSelect(&t.req, data, was)
 	if sense.OK() {
 		d.mode.Store(&next)
 	}
-	d.mu.Unlock()
+	d.changing.Unlock()
 	if !sense.OK() {
 		t.fail(sense)
 		return

@@ -3,7 +3,6 @@ package target
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 
 	"github.com/iomesh/iomesh/internal/scsi"
@@ -29,22 +28,41 @@ type device struct {
 	holder atomic.Pointer[session]
 	mode   atomic.Pointer[scsi.Mode]
 
-	// mu orders what changes reservations and mode.
-	mu      sync.Mutex
-	version int64
+	// changing orders what changes reservations and mode. It is held while the store of reservations is asked, which may take as long as its
+	// callers have patience.
+	changing turn
+	version  int64
 }
 
 func newDevice(s *Server, iqn string, v Volume) *device {
-	d := &device{srv: s, iqn: iqn, volume: v, prop: v.Properties(), sessions: map[*session]struct{}{}}
+	d := &device{srv: s, iqn: iqn, volume: v, prop: v.Properties(), sessions: map[*session]struct{}{}, changing: make(turn, 1)}
 	d.access.Store(&scsi.Reservations{})
 	d.mode.Store(&scsi.Mode{})
 	return d
 }
 
+// turn is a lock that is waited for no longer than a context lasts. Capacity 1.
+type turn chan struct{}
+
+func (t turn) lock(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Lock and Unlock implement sync.Locker.
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
+
 // load reads the reservations from the store.
 func (d *device) load(ctx context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if err := d.changing.lock(ctx); err != nil {
+		return err
+	}
+	defer d.changing.Unlock()
 	if err := d.reload(ctx); err != nil {
 		return err
 	}
@@ -70,8 +88,10 @@ func (d *device) reload(ctx context.Context) error {
 
 // reserveOut applies a PERSISTENT RESERVE OUT and stores the result. Effects on others are for the caller, once stored.
 func (d *device) reserveOut(ctx context.Context, n scsi.Nexus, o scsi.ReserveOut) (scsi.Effect, scsi.Status, scsi.Sense, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if err := d.changing.lock(ctx); err != nil {
+		return scsi.Effect{}, scsi.Good, scsi.Sense{}, err
+	}
+	defer d.changing.Unlock()
 	for range 3 {
 		next, effect, status, sense := d.access.Load().Apply(n, o)
 		if status != scsi.Good || !effect.Changed {
