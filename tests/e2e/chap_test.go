@@ -83,11 +83,14 @@ func TestCHAPWithTheUsersOwnSecrets(t *testing.T) {
 	for _, pod := range []string{"chap-right", "chap-wrong"} {
 		must(t, l.Until(ctx, 3*time.Minute, pod+" runs with the new secret", func(ctx context.Context) string { return podRuns(ctx, l, pod, "") }))
 	}
-	for _, what := range []string{"pod/chap-right", "pod/chap-wrong", "pvc/chap-right", "pvc/chap-wrong", "storageclass/chap", "secret/right", "secret/wrong"} {
+	for _, what := range []string{"pod/chap-right", "pod/chap-wrong", "pvc/chap-right", "pvc/chap-wrong", "storageclass/chap"} {
 		_, err := l.Kubectl(ctx, "delete", what, "--wait=true", "--timeout=2m")
 		must(t, err)
 	}
+	// The secrets go last: detaching needs them too.
+	nothingLeft(ctx, t, l)
+	_, err = l.Kubectl(ctx, "delete", "secret", "right", "wrong")
+	must(t, err)
 	_, err = l.Kubectl(ctx, "-n", lab.Namespace, "delete", "secret", "chap-storage")
 	must(t, err)
-	nothingLeft(ctx, t, l)
 }
