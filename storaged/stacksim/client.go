@@ -33,6 +33,8 @@ type client struct {
 	stop      context.CancelFunc
 	workers   sync.WaitGroup
 	pending   []pending // writes that ended with a refusal
+	confirmed int64     // when the withdrawal was
+	release   []func()  // what is to be done then
 }
 
 type pending struct{ reg, at int }
@@ -169,13 +171,33 @@ func (c *client) do(r *initiator.Request) outcome {
 func (c *client) end(how outcome, reg, at int) {
 	switch how {
 	case done:
-		c.v.ended(reg, at, false)
+		c.v.ended(reg, at)
 	case withdrawn:
 		// It may take effect until the withdrawal has been confirmed.
 		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.confirmed > 0 {
+			c.v.endedBy(reg, at, c.confirmed)
+			return
+		}
 		c.pending = append(c.pending, pending{reg, at})
-		c.mu.Unlock()
 	}
+}
+
+// settlePending notes, when the withdrawal of the client has been confirmed, that its writes have taken effect by now or never will: those that ended
+// with a refusal, and those it has not been told of yet.
+func (c *client) settlePending() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.confirmed = c.v.w.since()
+	for _, p := range c.pending {
+		c.v.endedBy(p.reg, p.at, c.confirmed)
+	}
+	c.pending = nil
+	for _, f := range c.release {
+		f()
+	}
+	c.release = nil
 }
 
 // offset of a block of the used ones, in bytes.
@@ -310,7 +332,7 @@ func (c *client) count() {
 	at := v.begin(regCounter, val, c.name)
 	switch how := c.do(r); how {
 	case done:
-		v.ended(regCounter, at, false)
+		v.ended(regCounter, at)
 		v.saw(regCounter, old, call, v.w.since(), c.name+" (compared)")
 		v.mu.Lock()
 		other, twice := v.counter[old]
@@ -359,11 +381,22 @@ func (c *client) changeOwn() {
 		r.Data = make([]byte, n*block.Size)
 		fill(r.Data, v.tag, v.sector(ownFrom+from), x)
 	}
-	if c.do(r) == done {
+	switch c.do(r) {
+	case done:
 		v.holds(from, n, val)
-		return
+	case withdrawn:
+		// It may take effect until the withdrawal has been confirmed: nobody else may use the blocks before.
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		release := func() { v.mayHold(from, n, val) }
+		if c.confirmed > 0 {
+			release()
+			return
+		}
+		c.release = append(c.release, release)
+	default:
+		v.mayHold(from, n, val)
 	}
-	v.mayHold(from, n, val)
 }
 
 func (c *client) readOwn() {

@@ -70,8 +70,29 @@ func (w *World) unwell() string {
 		if st.GetHealth() != storagedv1.Health_HEALTH_OK || st.ExtentsDegraded > 0 || st.ExtentsUnavailable > 0 {
 			return fmt.Sprintf("volume %s: %s: %s", v.name, st.GetHealth(), st.GetReason())
 		}
+		// What a drain or a repair that was not needed in the end has left over goes by itself.
+		c, err := w.content(v)
+		if err != nil {
+			return err.Error()
+		}
+		for i := range c.Extents {
+			if n := len(c.Extents[i].Members); n != v.vc.Replicas {
+				return fmt.Sprintf("volume %s extent %d has %d members", v.name, i, n)
+			}
+		}
 	}
 	return ""
+}
+
+// content reads the records of a volume past all faults.
+func (w *World) content(v *volume) (*metadb.VolumeContent, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	id, err := block.ParseVolumeID(v.id)
+	if err != nil {
+		return nil, err
+	}
+	return newEtcdClient(ctx, w.etcd, w.fork()).db(w, "look").LoadVolume(ctx, id)
 }
 
 // readAll reads everything that was ever used.
@@ -117,14 +138,8 @@ func (w *World) compareDisks() {
 			stores[s.Superblock().DiskID] = s
 		}
 	}
-	db := newEtcdClient(ctx, w.etcd, w.fork()).db(w, "compare")
 	for _, v := range w.volumes {
-		id, err := block.ParseVolumeID(v.id)
-		if err != nil {
-			w.fail("%v", err)
-			return
-		}
-		c, err := db.LoadVolume(ctx, id)
+		c, err := w.content(v)
 		if err != nil {
 			w.fail("volume %s cannot be read from the metadata at the end: %v", v.name, err)
 			return

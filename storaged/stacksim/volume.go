@@ -51,6 +51,7 @@ type volume struct {
 	epoch int    // counts the grants withdrawn
 
 	clients []*client
+	retired []*client // whose grants were withdrawn
 
 	mu      sync.Mutex
 	rng     *rand.Rand
@@ -142,11 +143,18 @@ func (v *volume) begin(reg int, val uint32, who string) (at int) {
 	return len(v.history[reg]) - 1
 }
 
-func (v *volume) ended(reg, at int, maybe bool) {
+func (v *volume) ended(reg, at int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.history[reg][at].Return = v.w.since()
+}
+
+// endedBy notes that a write took effect before a time or never will.
+func (v *volume) endedBy(reg, at int, when int64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	o := &v.history[reg][at]
-	o.Return, o.Maybe = v.w.since(), maybe
+	o.Return, o.Maybe = max(when, o.Call), true
 }
 
 func (v *volume) refused(reg, at int) {

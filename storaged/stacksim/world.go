@@ -273,7 +273,7 @@ func (w *World) settle(when string, why func() string) error {
 
 func (w *World) shutdown() {
 	for _, v := range w.volumes {
-		for _, c := range v.clients {
+		for _, c := range append(v.clients, v.retired...) {
 			c.close()
 		}
 	}
