@@ -323,6 +323,16 @@ func TestOutputs(t *testing.T) {
 		w.cluster.Status.TaskInProcess = "update of node n1: 1 of 3 chunks"
 		return w
 	}
+	upgrading := func() *world {
+		w := updating()
+		w.cluster.Spec.Image, w.cluster.Status.UpdatingNode = "iomesh/iomesh:v2", "n2"
+		for i := range w.pods {
+			if w.pods[i].Spec.NodeName == "n1" {
+				w.pods[i].Spec.Containers[0].Image = "iomesh/iomesh:v2"
+			}
+		}
+		return w
+	}
 	unmapped := func() *world {
 		w := healthy()
 		w.cluster.Spec.Chunk.DeviceMap = nil
@@ -408,6 +418,11 @@ func TestOutputs(t *testing.T) {
 		{"why-healthy", healthy(), []string{"why", "node/n1", "-o", "json"}},
 		{"why-unknown", healthy(), []string{"why", "node/n9"}},
 		{"why-nonsense", healthy(), []string{"why", "deployment/x"}},
+		{"upgrade-watch", upgrading(), []string{"upgrade", "--watch"}},
+		{"upgrade-watch-json", upgrading(), []string{"upgrade", "--watch", "-o", "jsonpath={.updated} of {.total} {.nodes[1].step}"}},
+		{"upgrade-pause", upgrading(), []string{"upgrade", "--pause"}},
+		{"upgrade-rollback-unconfirmed", upgrading(), []string{"upgrade", "--rollback"}},
+		{"upgrade-pause-and-resume", upgrading(), []string{"upgrade", "--pause", "--resume"}},
 		{"version", updating(), []string{"version"}},
 		{"uninstall-refused", func() *world {
 			w := healthy()

@@ -156,6 +156,57 @@ func (h *Helm) Upgrade(ctx context.Context, c Change) (*helmrelease.Release, err
 	return h.result(u.RunWithContext(ctx, h.Name, h.chart, c.Values))
 }
 
+// Rollback returns the release to the chart and images of the last revision that had others than now, and says which revision that was. The other
+// values stay as they are: a device map that was made since must not be undone.
+func (h *Helm) Rollback(ctx context.Context, timeout time.Duration) (revision int, err error) {
+	cur, err := h.Current()
+	if err != nil {
+		return 0, err
+	}
+	list, err := h.config.Releases.History(h.Name)
+	if err != nil {
+		return 0, fault.API(err, "read the history of the Helm release %s", h.Name)
+	}
+	var before *helmrelease.Release
+	for _, r := range list {
+		rel, ok := r.(*helmrelease.Release)
+		if ok && cur != nil && rel.Version < cur.Version && (before == nil || rel.Version > before.Version) && program(rel) != program(cur) {
+			before = rel
+		}
+	}
+	if before == nil {
+		return 0, fault.Failed(nil, "install the earlier version with its own plugin: kubectl iomesh upgrade", "the Helm release %s has no revision of another version to go back to", h.Name)
+	}
+	values := Merge(nil, cur.Config)
+	for _, key := range imageKeys {
+		delete(values, key)
+		if v, ok := before.Config[key]; ok {
+			values[key] = v
+		}
+	}
+	old := *h
+	if before.Chart != nil {
+		old.chart = before.Chart
+	}
+	_, err = old.Upgrade(ctx, Change{Values: values, Timeout: timeout})
+	return before.Version, err
+}
+
+// imageKeys are the values that say which programs run.
+var imageKeys = []string{"image", "sidecars"}
+
+// program is what a revision runs: chart and images.
+func program(r *helmrelease.Release) string {
+	s := ""
+	if r.Chart != nil && r.Chart.Metadata != nil {
+		s = r.Chart.Metadata.Version + " " + r.Chart.Metadata.AppVersion
+	}
+	for _, key := range imageKeys {
+		s += fmt.Sprintf(" %v", r.Config[key])
+	}
+	return s
+}
+
 func (h *Helm) result(r any, err error) (*helmrelease.Release, error) {
 	if err != nil {
 		return nil, err

@@ -1,0 +1,351 @@
+package tui
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/api/v1alpha1"
+	"github.com/iomesh/iomesh/kubectl-iomesh/report"
+)
+
+// fleet is three nodes with everything, and a fourth that only uses volumes.
+type fleet struct {
+	cluster *v1alpha1.IOMeshCluster
+	pods    []corev1.Pod
+	data    *storagedv1.ClusterStatus
+	dataErr error
+}
+
+const newImage = "iomesh/iomesh:v2"
+
+func newFleet() *fleet {
+	f := &fleet{cluster: &v1alpha1.IOMeshCluster{ObjectMeta: metav1.ObjectMeta{Name: "iomesh", Namespace: "iomesh-system"}},
+		data: &storagedv1.ClusterStatus{Volumes: 12}}
+	pod := func(part, node, image string) {
+		p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "iomesh-" + part + "-" + node, Labels: map[string]string{"app.kubernetes.io/component": part}},
+			Spec:   corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: part, Image: image}}},
+			Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: part, Ready: true}}}}
+		f.pods = append(f.pods, p)
+	}
+	for _, n := range []string{"worker-1", "worker-2", "worker-3"} {
+		pod("chunk", n, "iomesh/iomesh:v1")
+		pod("meta", n, "iomesh/iomesh:v1")
+		f.data.Nodes = append(f.data.Nodes, &storagedv1.Node{Name: n, State: "Online", Mode: "active", OwnedVolumes: 4})
+	}
+	for _, n := range []string{"worker-1", "worker-2", "worker-3", "worker-4"} {
+		pod("node", n, "iomesh/iomesh:v1")
+	}
+	return f
+}
+
+// set gives the pods of a node, of one part or all (""), an image.
+func (f *fleet) set(node, part string, edit func(*corev1.Pod)) *fleet {
+	for i := range f.pods {
+		p := &f.pods[i]
+		if p.Spec.NodeName == node && (part == "" || p.Labels["app.kubernetes.io/component"] == part) {
+			edit(p)
+		}
+	}
+	return f
+}
+
+func onNew(p *corev1.Pod) { p.Spec.Containers[0].Image = newImage }
+
+func (f *fleet) updated(nodes ...string) *fleet {
+	for _, n := range nodes {
+		f.set(n, "", onNew)
+	}
+	return f
+}
+
+func (f *fleet) state() *report.Upgrade {
+	return report.BuildUpgrade(f.cluster, f.pods, f.data, f.dataErr, newImage)
+}
+
+func upgradeModel(f *fleet, width, height int) *Upgrade {
+	clock := now
+	m := NewUpgrade(context.Background(), func(context.Context) (*report.Upgrade, error) { return f.state(), nil }, UpgradeActions{}, func() time.Time { return clock })
+	m.Update(tea.WindowSizeMsg{Width: width, Height: height})
+	m.Update(m.read())
+	return m
+}
+
+func pressUpgrade(m *Upgrade, keys ...string) (quit bool) {
+	for _, k := range keys {
+		msg := tea.KeyPressMsg{Text: k, Code: []rune(k)[0]}
+		if k == "down" {
+			msg = tea.KeyPressMsg{Code: tea.KeyDown}
+		}
+		_, cmd := m.Update(msg)
+		if cmd == nil {
+			continue
+		}
+		switch out := cmd().(type) {
+		case tea.QuitMsg:
+			return true
+		default:
+			m.Update(out)
+		}
+	}
+	return false
+}
+
+func TestUpgradeScreens(t *testing.T) {
+	moving := func() *fleet {
+		f := newFleet().updated("worker-1", "worker-4")
+		f.cluster.Status.UpdatingNode, f.cluster.Status.TaskInProcess = "worker-2", "2 of 3 chunks run the new version; update of node worker-2: 3 volumes still move to other owners"
+		f.data.Nodes[1].Mode, f.data.Nodes[1].OwnedVolumes = "maintenance", 3
+		return f
+	}
+	returning := func() *fleet {
+		f := newFleet().updated("worker-1", "worker-2", "worker-4")
+		f.cluster.Status.UpdatingNode, f.cluster.Status.TaskInProcess = "worker-2", "update of node worker-2: ending its maintenance mode"
+		f.data.Nodes[1].Mode, f.data.Nodes[1].OwnedVolumes = "maintenance", 0
+		f.data.VolumesDegraded, f.data.ResyncBytesLeft, f.data.ResyncBytesPerSecond = 5, 3<<30, 100<<20
+		return f
+	}
+	stuck := func() *fleet {
+		f := newFleet()
+		f.set("worker-1", "chunk", func(p *corev1.Pod) {
+			onNew(p)
+			p.Status.ContainerStatuses[0] = corev1.ContainerStatus{Name: "chunk", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no such image"}}}
+		})
+		f.cluster.Status.UpdatingNode, f.cluster.Status.TaskInProcess = "worker-1", "the chunk of node worker-1 is not ready"
+		f.data.Nodes[0].State = "Offline"
+		f.data.VolumesDegraded, f.data.VolumesUnavailable = 8, 1
+		return f
+	}
+	paused := func() *fleet {
+		f := newFleet().updated("worker-1", "worker-4")
+		f.cluster.Annotations = map[string]string{v1alpha1.AnnotationPauseUpdate: "freeze until Monday"}
+		f.cluster.Status.TaskInProcess = "2 chunks are to be updated; the update is paused (freeze until Monday): kubectl iomesh upgrade --resume"
+		return f
+	}
+	silent := func() *fleet {
+		f := moving()
+		f.data, f.dataErr = nil, errors.New("ask the block service: none of 3 meta pods is ready")
+		return f
+	}
+	for _, c := range []struct {
+		name          string
+		width, height int
+		fleet         *fleet
+		act           func(*Upgrade, *fleet)
+	}{
+		{"upgrade-start-80x24", 80, 24, newFleet(), nil},
+		{"upgrade-moving-80x24", 80, 24, moving(), nil},
+		{"upgrade-moving-200x60", 200, 60, moving(), nil},
+		{"upgrade-returning-80x24", 80, 24, returning(), nil},
+		{"upgrade-stuck-80x24", 80, 24, stuck(), nil},
+		{"upgrade-stuck-200x60", 200, 60, stuck(), nil},
+		{"upgrade-paused-80x24", 80, 24, paused(), func(m *Upgrade, _ *fleet) { pressUpgrade(m, "down") }},
+		{"upgrade-done-80x24", 80, 24, newFleet().updated("worker-1", "worker-2", "worker-3", "worker-4"), nil},
+		{"upgrade-silent-80x24", 80, 24, silent(), nil},
+		{"upgrade-rollback-80x24", 80, 24, moving(), func(m *Upgrade, _ *fleet) { pressUpgrade(m, "b") }},
+		{"upgrade-help-80x24", 80, 24, newFleet(), func(m *Upgrade, _ *fleet) { pressUpgrade(m, "?") }},
+		{"upgrade-eta-80x24", 80, 24, newFleet(), func(m *Upgrade, f *fleet) {
+			m.now = func() time.Time { return now.Add(40 * time.Second) }
+			f.updated("worker-1")
+			m.Update(m.read())
+		}},
+		{"upgrade-stale-80x24", 80, 24, moving(), func(m *Upgrade, _ *fleet) {
+			m.now = func() time.Time { return now.Add(42 * time.Second) }
+			m.Update(upgradeRead{err: errors.New("dial tcp 10.0.0.1:6443: connect: connection refused")})
+		}},
+		{"upgrade-narrow-60x12", 60, 12, moving(), nil},
+		{"upgrade-too-small-40x10", 40, 10, moving(), nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := upgradeModel(c.fleet, c.width, c.height)
+			if c.act != nil {
+				c.act(m, c.fleet)
+			}
+			screen(t, c.name, ansi.Strip(m.Render()), c.width, c.height)
+		})
+	}
+}
+
+// screen compares a drawn screen with its golden, and with its size.
+func screen(t *testing.T, name, got string, width, height int) {
+	t.Helper()
+	lines := strings.Split(got, "\n")
+	for i, l := range lines {
+		if n := len([]rune(l)); n > width {
+			t.Errorf("line %d has %d columns", i, n)
+		}
+		lines[i] = strings.TrimRight(l, " ")
+	}
+	if len(lines) > height {
+		t.Errorf("%d lines", len(lines))
+	}
+	got = strings.Join(lines, "\n") + "\n"
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(want) != got {
+		t.Errorf("screen differs from %s:\n%s", path, got)
+	}
+}
+
+func TestNothingIsChangedWithoutAYes(t *testing.T) {
+	f := newFleet()
+	var did []string
+	action := func(name string) UpgradeAction {
+		return func(context.Context) (string, error) { did = append(did, name); return name + " done", nil }
+	}
+	m := upgradeModel(f, 80, 24)
+	m.actions = UpgradeActions{Pause: action("pause"), Resume: action("resume"), Rollback: action("rollback")}
+	pressUpgrade(m, "p", "n", "b", "q")
+	if len(did) != 0 || m.asking != "" {
+		t.Fatalf("did %v", did)
+	}
+	pressUpgrade(m, "p", "y")
+	if strings.Join(did, " ") != "pause" || m.message != "pause done" {
+		t.Fatalf("did %v, says %q", did, m.message)
+	}
+	f.cluster.Annotations = map[string]string{v1alpha1.AnnotationPauseUpdate: "x"}
+	m.Update(m.read())
+	pressUpgrade(m, "p", "y", "b", "y")
+	if strings.Join(did, " ") != "pause resume rollback" {
+		t.Errorf("did %v", did)
+	}
+	m.Update(upgradeRead{err: errors.New("gone")})
+	pressUpgrade(m, "b", "y")
+	if len(did) != 3 {
+		t.Errorf("acted on a stale screen: %v", did)
+	}
+}
+
+func TestANodeIsDoneOnlyWhenItServes(t *testing.T) {
+	step := func(edit func(*fleet)) report.UpgradeStep {
+		f := newFleet().updated("worker-1")
+		edit(f)
+		return f.state().Nodes[0].Step
+	}
+	for _, c := range []struct {
+		name string
+		edit func(*fleet)
+		want report.UpgradeStep
+	}{
+		{"everything new and online", func(*fleet) {}, report.StepDone},
+		{"its chunk is offline", func(f *fleet) { f.data.Nodes[0].State = "Offline" }, report.StepReturning},
+		{"it is still in maintenance", func(f *fleet) { f.data.Nodes[0].Mode = "maintenance" }, report.StepReturning},
+		{"the operator is not done with it", func(f *fleet) { f.cluster.Status.UpdatingNode = "worker-1" }, report.StepReturning},
+		{"its agent is old", func(f *fleet) {
+			f.set("worker-1", "node", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "iomesh/iomesh:v1" })
+		}, report.StepWaiting},
+		{"its member is starting", func(f *fleet) {
+			f.set("worker-1", "meta", func(p *corev1.Pod) { p.Status.ContainerStatuses[0].Ready = false })
+		}, report.StepRestarting},
+		{"its chunk's pod is gone", func(f *fleet) {
+			f.cluster.Status.UpdatingNode = "worker-1"
+			f.pods = f.pods[1:]
+			f.data.Nodes[0].State = "Offline"
+		}, report.StepRestarting},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := step(c.edit); got != c.want {
+				t.Errorf("step %s, want %s", got, c.want)
+			}
+		})
+	}
+	f := newFleet().updated("worker-1", "worker-2", "worker-3", "worker-4")
+	f.cluster.Status.UpdatingNode = "worker-3"
+	if f.state().Complete {
+		t.Error("complete although the operator is not done")
+	}
+}
+
+// The whole program on a terminal of 80×24: keys in, a screen out, until the upgrade is done and the user leaves.
+func TestUpgradeProgram(t *testing.T) {
+	var mu sync.Mutex
+	f := newFleet()
+	paused := make(chan struct{})
+	m := NewUpgrade(t.Context(), func(context.Context) (*report.Upgrade, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return f.state(), nil
+	}, UpgradeActions{Pause: func(context.Context) (string, error) { close(paused); return "held", nil }}, time.Now)
+	in, keys := io.Pipe()
+	out := &screenBuffer{changed: make(chan struct{}, 1)}
+	done := make(chan error, 1)
+	go func() {
+		_, err := tea.NewProgram(m, tea.WithContext(t.Context()), tea.WithInput(in), tea.WithOutput(out), tea.WithWindowSize(80, 24), tea.WithoutSignals()).Run()
+		done <- err
+	}()
+	out.await(t, "worker-3")
+	if _, err := io.WriteString(keys, "py"); err != nil {
+		t.Fatal(err)
+	}
+	<-paused
+	out.await(t, "held")
+	mu.Lock()
+	f.updated("worker-1", "worker-2", "worker-3", "worker-4")
+	mu.Unlock()
+	if _, err := io.WriteString(keys, "r"); err != nil {
+		t.Fatal(err)
+	}
+	out.await(t, "DONE")
+	if _, err := io.WriteString(keys, "q"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil || !m.Done() {
+		t.Errorf("left with %v, done %v", err, m.Done())
+	}
+}
+
+// screenBuffer is what the program writes.
+type screenBuffer struct {
+	mu      sync.Mutex
+	b       bytes.Buffer
+	changed chan struct{}
+}
+
+func (s *screenBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+	return s.b.Write(p)
+}
+
+// await returns when the text was written.
+func (s *screenBuffer) await(t *testing.T, text string) {
+	t.Helper()
+	for {
+		s.mu.Lock()
+		seen := ansi.Strip(s.b.String())
+		s.mu.Unlock()
+		if strings.Contains(seen, text) {
+			return
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("never shown: %q\n%s", text, seen)
+		case <-s.changed:
+		}
+	}
+}
