@@ -123,6 +123,7 @@ func chunkCommand() *cobra.Command {
 	f.BoolVar(&o.EncryptPayload, "encrypt-payload", false, "encrypt replica traffic, not only authenticate it; equal on all chunks")
 	f.Int64Var(&o.ResyncBytesPerSecond, "resync-bytes-per-second", 400<<20, "limit of copying for resync and rebuild, which also make way for the clients' I/O")
 	f.Int64Var(&o.ScrubBytesPerSecond, "scrub-bytes-per-second", 8<<20, "limit of what scrub reads, of all replicas of the volumes owned here; negative: no scrub")
+	f.DurationVar(&o.ScrubEvery, "scrub-every", 24*time.Hour, "time from the beginning of one scrub of a volume to that of the next")
 	f.StringVar(&o.BackupDir, "meta-backup-dir", "", `directory for backups of the metadata (default: meta-backups beside the disk directory; "off": none)`)
 	f.DurationVar(&o.BackupEvery, "meta-backup-every", 10*time.Minute, "how often the metadata is backed up to this node")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

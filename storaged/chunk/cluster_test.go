@@ -147,7 +147,7 @@ func (c *testCluster) start(name string) {
 	go func() {
 		n.done <- Run(ctx, Options{Node: name, DiskDir: filepath.Join(c.dir, name, "disks"), Meta: []string{c.grpc}, TLSDir: c.tls(mtls.RoleChunk),
 			Advertise: "127.0.0.1", DataListen: "127.0.0.1:0", ISCSIListen: "127.0.0.1:0", ControlListen: "127.0.0.1:0", Log: c.log(name),
-			ScrubBytesPerSecond: c.scrub, started: func(s *Server) { up <- s }})
+			ScrubBytesPerSecond: c.scrub, ScrubEvery: time.Millisecond, started: func(s *Server) { up <- s }})
 	}()
 	select {
 	case n.server = <-up:

@@ -2,6 +2,7 @@ package chunk
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/replication"
@@ -13,6 +14,9 @@ import (
 type leases struct {
 	s *Server
 
+	// next is when tick has something to do.
+	next atomic.Int64
+
 	mu       sync.Mutex
 	l        *replication.Lease
 	queue    []replication.Effect
@@ -23,7 +27,16 @@ func newLeases(s *Server) *leases {
 	x := &leases{s: s, l: replication.NewLease(replication.LeaseOptions{
 		Self: s.id, Incarnation: s.boot, Started: s.now(), Feature: block.FeatureLevel})}
 	replication.Plant{Bugs: s.o.Host.Bugs}.Lease(x.l)
+	x.next.Store(int64(replication.NeverDue))
 	return x
+}
+
+// due notes when the machine wants its next tick. x.mu is held.
+func (x *leases) due() {
+	next := int64(x.l.Next())
+	if before := x.next.Swap(next); next < before {
+		x.s.ticker.poke()
+	}
 }
 
 func (x *leases) receive(from block.ChunkID, m *replication.Message) {
@@ -52,6 +65,7 @@ func (x *leases) peer(id block.ChunkID, up bool) {
 	} else {
 		x.l.PeerDown(id)
 	}
+	x.due()
 }
 
 // promise is what is held from a chunk; for concurrent use.
@@ -60,6 +74,7 @@ func (x *leases) promise(id block.ChunkID) *replication.Promise { return x.l.Pro
 func (x *leases) step(f func([]replication.Effect) []replication.Effect) {
 	x.mu.Lock()
 	x.queue = f(x.queue)
+	x.due()
 	if x.draining {
 		x.mu.Unlock()
 		return

@@ -180,8 +180,8 @@ func (l *metaLink) heartbeat(ctx context.Context) error {
 	return nil
 }
 
-// fullEvery is how many heartbeats carry changes only, between complete ones.
-const fullEvery = 10
+// fullEvery is how many heartbeats there are from one complete report to the next; the others carry changes only.
+const fullEvery = 5
 
 func (l *metaLink) stream(ctx context.Context, addr string) error {
 	c, err := l.conn(addr)
@@ -226,6 +226,8 @@ func (l *metaLink) stream(ctx context.Context, addr string) error {
 		case err := <-recv:
 			return err
 		case <-t.C:
+		case <-l.s.peers.changed: // who cannot be reached any more decides on failover
+			n--
 		case <-ctx.Done():
 			_ = st.CloseSend()
 			return nil
@@ -236,6 +238,7 @@ func (l *metaLink) stream(ctx context.Context, addr string) error {
 // reporter makes heartbeats.
 type reporter struct {
 	s       *Server
+	changes uint64 // target.Changes at the last report
 	last    map[block.VolumeID]string
 	batches map[block.DiskID]uint64 // journal batches at the last full report
 }
@@ -248,8 +251,10 @@ func (r *reporter) report(full bool) *storagedv1.HeartbeatRequest {
 	s := r.s
 	h := &storagedv1.HeartbeatRequest{Chunk: uint32(s.id), BootId: s.boot, Full: full, Unreachable: s.unreachable(),
 		Clock: timestamppb.Now(), CertificateExpires: timestamppb.New(s.tls.NotAfter())}
-	totals := s.target.Totals()
-	h.Sessions, h.LoginsRefused = uint32(totals.Sessions), totals.FailedLogins
+	sessions, refused, changes := s.target.Brief()
+	h.Sessions, h.LoginsRefused = uint32(sessions), refused
+	all := full || changes != r.changes
+	r.changes = changes
 	if full {
 		for _, d := range s.disks.all() {
 			dr := s.diskReport(d)
@@ -266,6 +271,9 @@ func (r *reporter) report(full bool) *storagedv1.HeartbeatRequest {
 	seen := map[block.VolumeID]bool{}
 	for _, v := range s.volumes.all() {
 		seen[v.id] = true
+		if news := v.news.Swap(false); !news && !all {
+			continue
+		}
 		rep := v.report()
 		key := summary(rep)
 		if full || r.last[v.id] != key {

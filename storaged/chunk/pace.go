@@ -1,8 +1,10 @@
 package chunk
 
 import (
+	"encoding/binary"
 	"time"
 
+	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/replication"
 )
 
@@ -81,26 +83,56 @@ type pace struct {
 	last    replication.Time
 	joining map[*volume]bool // at the last tick
 	lat     replication.Latency
+	scrub   scrubs
+	list    []*volume
 }
 
-// tick drives the machines of all volumes: what resync may copy is shared by those that have something to copy.
+// woke enters a volume whose machine wants ticks from now on.
+func (t *volumes) woke(v *volume) {
+	t.awakeMu.Lock()
+	first := len(t.awake) == 0
+	t.awake[v] = struct{}{}
+	t.awakeMu.Unlock()
+	if first {
+		t.s.ticker.poke()
+	}
+}
+
+func (t *volumes) anyAwake() bool {
+	t.awakeMu.Lock()
+	defer t.awakeMu.Unlock()
+	return len(t.awake) > 0
+}
+
+// tick drives the machines of all volumes that want it: what resync may copy is shared by those that have something to copy.
 func (t *volumes) tick() {
-	p, now, all := &t.pace, t.s.now(), t.all()
+	p, now := &t.pace, t.s.now()
 	took := min(now.Sub(p.last), time.Second)
 	p.last = now
+	p.scrub.choose(t, now)
+	t.awakeMu.Lock()
+	p.list = p.list[:0]
+	for v := range t.awake {
+		p.list = append(p.list, v)
+	}
+	t.awakeMu.Unlock()
+	if len(p.list) == 0 {
+		return
+	}
 	give := p.pacer.next(now, took, p.lat, len(p.joining) > 0, t.s.o.ResyncBytesPerSecond, t.s.o.ScrubBytesPerSecond)
 	p.lat = replication.Latency{}
 	resync := give.resync / int64(max(1, len(p.joining)))
 	joining := map[*volume]bool{}
-	for _, v := range all {
+	for i, v := range p.list {
+		p.list[i] = nil
 		out := getEffects()
 		v.mu.Lock()
 		if !v.lost {
 			if p.joining[v] {
 				out.list = v.o.ResyncBudget(now, resync, out.list)
 			}
-			if give.scrub > 0 {
-				out.list = v.o.ScrubBudget(now, give.scrub/int64(len(all)), out.list)
+			if p.scrub.at == v && give.scrub > 0 {
+				out.list = v.o.ScrubBudget(now, give.scrub, out.list)
 			}
 			out.list = v.o.Tick(now, out.list)
 			if v.o.Joining() {
@@ -111,8 +143,70 @@ func (t *volumes) tick() {
 			p.lat.Total += l.Total
 			v.settle(out)
 		}
+		if p.scrub.at == v && (v.lost || v.o.ScrubPasses() != p.scrub.passes) {
+			p.scrub.at = nil
+		}
+		if v.o.Quiet() && p.scrub.at != v {
+			v.awake = false
+			t.awakeMu.Lock()
+			delete(t.awake, v)
+			t.awakeMu.Unlock()
+		}
 		v.mu.Unlock()
 		v.perform(out)
 	}
 	p.joining = joining
+}
+
+const (
+	// scrubEvery is the default of Options.ScrubEvery.
+	scrubEvery = 24 * time.Hour
+	// scrubFirst bounds the time from taking a volume over to its first scrub; volumes are spread over it.
+	scrubFirst = time.Hour
+	// scrubLook is how often volumes are looked through for one whose scrub is due.
+	scrubLook = time.Second
+)
+
+// scrubs chooses the volume to be scrubbed: one at a time.
+type scrubs struct {
+	at     *volume // nil: none
+	passes uint64  // its passes when it was chosen
+	next   replication.Time
+}
+
+// choose finds the volume whose scrub has been due for longest, if none is being scrubbed, and wakes it.
+func (x *scrubs) choose(t *volumes, now replication.Time) {
+	if x.at != nil || now < x.next || t.s.o.ScrubBytesPerSecond < 0 {
+		return
+	}
+	x.next = now.Add(min(scrubLook, t.s.o.ScrubEvery))
+	for _, v := range t.all() {
+		if v.scrubAt == 0 {
+			v.scrubAt = now.Add(time.Duration(float64(min(scrubFirst, t.s.o.ScrubEvery)) * fraction(v.id)))
+		}
+		if v.scrubAt <= now && (x.at == nil || v.scrubAt < x.at.scrubAt) {
+			x.at = v
+		}
+	}
+	v := x.at
+	if v == nil {
+		return
+	}
+	v.scrubAt = now.Add(t.s.o.ScrubEvery)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.lost {
+		x.at = nil
+		return
+	}
+	x.passes = v.o.ScrubPasses()
+	if !v.awake {
+		v.awake = true
+		t.woke(v)
+	}
+}
+
+// fraction spreads volumes evenly: a number in [0, 1) that depends on the id alone.
+func fraction(id block.VolumeID) float64 {
+	return float64(binary.BigEndian.Uint32(id[:4])) / (1 << 32)
 }

@@ -26,12 +26,14 @@ type peers struct {
 	mu    sync.Mutex
 	queue []peerEvent
 	wake  chan struct{}
+	// changed tells the reporter that a chunk has come or gone (capacity 1).
+	changed chan struct{}
 
 	up map[block.ChunkID]uint64 // only in run
 }
 
 func newPeers(s *Server) *peers {
-	return &peers{s: s, wake: make(chan struct{}, 1), up: map[block.ChunkID]uint64{}}
+	return &peers{s: s, wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), up: map[block.ChunkID]uint64{}}
 }
 
 func (p *peers) post(e peerEvent) {
@@ -74,6 +76,10 @@ func (p *peers) handle(e peerEvent) {
 	default:
 		delete(p.up, e.chunk)
 	}
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
 	for _, v := range p.s.volumes.all() {
 		if e.up {
 			v.peerUp(e.chunk, e.boot)
@@ -111,22 +117,28 @@ func (l *liveness) heard(id block.ChunkID, now replication.Time) {
 	l.last[id] = now
 }
 
-// silent returns the chunks that have a control connection and have not answered for timeouts.ReplicaDrop.
-func (l *liveness) silent(now replication.Time) []block.ChunkID {
+// silent returns the chunks that have a control connection and have not answered for timeouts.ReplicaDrop, and when the next of the others will
+// be such a one if it stays silent.
+func (l *liveness) silent(now replication.Time) (out []block.ChunkID, next replication.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var out []block.ChunkID
+	next = replication.NeverDue
 	for id, t := range l.last {
-		if now.Sub(t) > timeouts.ReplicaDrop {
+		end := t.Add(timeouts.ReplicaDrop)
+		if now >= end {
 			out = append(out, id)
 			delete(l.last, id)
+			continue
 		}
+		next = min(next, end)
 	}
-	return out
+	return out, next
 }
 
-func (s *Server) dropSilent() {
-	for _, id := range s.alive.silent(s.now()) {
+// dropSilent ends the connections to silent chunks and returns when to look again.
+func (s *Server) dropSilent() replication.Time {
+	ids, next := s.alive.silent(s.now())
+	for _, id := range ids {
 		r := s.routes.get(id)
 		for c := range r.out {
 			if conn := r.out[c].Load(); conn != nil {
@@ -134,6 +146,7 @@ func (s *Server) dropSilent() {
 			}
 		}
 	}
+	return next
 }
 
 // unreachable lists the chunks of the cluster to which there is no data connection now.

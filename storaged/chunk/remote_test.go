@@ -64,7 +64,7 @@ func TestReadsThatTheOwnDiskCannotAnswerComeFromOthers(t *testing.T) {
 // read, the second the read's completion. The piece must be in the answer, and must not reach whoever has the tag and the memory then.
 func TestEffectsOfALaterCallMayBePerformedFirst(t *testing.T) {
 	var pool pagebuf.Pool
-	v := &volume{s: &Server{}, bufs: map[*byte]*pagebuf.Buf{}}
+	v := &volume{s: &Server{}, o: replication.NewOwner(replication.OwnerOptions{}), bufs: map[*byte]*pagebuf.Buf{}}
 	var got []byte
 	c := &target.Command{Op: target.OpRead, Length: block.Size, Done: func(c *target.Command, r target.Result) {
 		if r.Kind != target.OK {

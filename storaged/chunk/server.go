@@ -42,6 +42,8 @@ type Options struct {
 	ResyncBytesPerSecond int64
 	// ScrubBytesPerSecond limits what scrub reads of all replicas of the volumes owned here. 0 means 8 MiB/s, negative none.
 	ScrubBytesPerSecond int64
+	// ScrubEvery is the time from the beginning of one scrub of a volume to that of the next. 0 means 24 h.
+	ScrubEvery time.Duration
 	// BackupDir gets a backup of the metadata every BackupEvery (10 min); empty: none.
 	BackupDir   string
 	BackupEvery time.Duration
@@ -73,6 +75,7 @@ type Server struct {
 	alive    liveness
 	metrics  *chunkMetrics
 	net      *peer.Network
+	ticker   *ticker
 	leases   *leases
 	replicas *replicas
 	volumes  *volumes
@@ -96,6 +99,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	if o.ScrubBytesPerSecond == 0 {
 		o.ScrubBytesPerSecond = 8 << 20
+	}
+	if o.ScrubEvery == 0 {
+		o.ScrubEvery = scrubEvery
 	}
 	for what, v := range map[string]string{"node name": o.Node, "disk directory": o.DiskDir, "TLS directory": o.TLSDir, "address to advertise": o.Advertise} {
 		if v == "" {
@@ -142,6 +148,7 @@ func Run(ctx context.Context, o Options) error {
 	s.metrics.watch(s)
 	defer s.db.Close()
 
+	s.ticker = newTicker()
 	s.leases = newLeases(s)
 	s.replicas = newReplicas(s)
 	s.volumes = newVolumes(s)
@@ -171,7 +178,7 @@ func Run(ctx context.Context, o Options) error {
 	s.wg.Go(func() { s.disks.run(ctx) })
 	s.wg.Go(func() { s.peers.run(ctx) })
 	s.wg.Go(func() { s.followChunks(ctx) })
-	s.wg.Go(func() { s.tick(ctx) })
+	s.wg.Go(func() { s.ticker.run(ctx, s) })
 	s.wg.Go(func() { s.sampleLoop(ctx) })
 	fatal("replica traffic", func() error { return s.net.Serve(data) })
 	fatal("control", func() error { return gs.Serve(control) })
@@ -239,22 +246,6 @@ func (h Host) listen(addr, what string) (net.Listener, error) {
 
 // incarnation numbers the processes of a chunk by their start, in units of 10 ms: higher for each later one, below 2^40.
 func incarnation(t time.Time) uint64 { return uint64(t.UnixMilli() / 10) }
-
-// tick drives the machines.
-func (s *Server) tick(ctx context.Context) {
-	t := time.NewTicker(replication.TickInterval)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-		s.leases.tick()
-		s.volumes.tick()
-		s.dropSilent()
-	}
-}
 
 // followChunks keeps the connections to the other chunks.
 func (s *Server) followChunks(ctx context.Context) {

@@ -25,11 +25,16 @@ type volume struct {
 	log     *slog.Logger
 	size    atomic.Uint64 // bytes
 	meter   volumeMeter
+	news    atomic.Bool // the report of the volume may differ from the last one
 	thin    bool
 	factor  int // wanted full members per extent
 
+	// Of volumes.tick.
+	scrubAt replication.Time // when the next scrub begins
+
 	mu     sync.Mutex
 	o      *replication.Owner
+	awake  bool    // in volumes.awake
 	parts  []*part // by tag
 	free   []uint64
 	bufs   map[*byte]*pagebuf.Buf // what the data of writes in progress lies in
@@ -106,6 +111,10 @@ func (v *volume) settle(out *effects) {
 			v.dropLocked(v.parts[e.Tag])
 		}
 	}
+	if !v.awake && !v.o.Quiet() {
+		v.awake = true
+		v.s.volumes.woke(v)
+	}
 }
 
 func (v *volume) perform(out *effects) {
@@ -168,6 +177,7 @@ func (v *volume) note(r *replication.Report) {
 		v.extent = append(v.extent, make([]extentView, int(r.Extent)+1-len(v.extent))...)
 	}
 	x := &v.extent[r.Extent]
+	v.news.Store(true)
 	switch r.Kind {
 	case replication.ReportPhase:
 		x.phase = r.Phase

@@ -33,12 +33,16 @@ type volumes struct {
 	changed chan struct{}           // closed and replaced when any of the above changes
 	left    bool                    // the chunk ends: no volume is taken any more
 
+	// awake are the volumes whose machines want ticks. A volume enters with its lock held, and leaves in tick.
+	awakeMu sync.Mutex
+	awake   map[*volume]struct{}
+
 	pace pace
 }
 
 func newVolumes(s *Server) *volumes {
 	return &volumes{s: s, m: map[block.VolumeID]*volume{}, owners: map[block.VolumeID]metadb.Owner{},
-		moving: map[block.VolumeID]bool{}, changed: make(chan struct{})}
+		moving: map[block.VolumeID]bool{}, changed: make(chan struct{}), awake: map[*volume]struct{}{}}
 }
 
 func (t *volumes) get(id block.VolumeID) *volume {

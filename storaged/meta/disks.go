@@ -17,9 +17,12 @@ const (
 	diskStateDrained = "Drained"
 )
 
+// diskTick is how often the reports of disks are looked through; a chunk's complete report comes less often than that.
+const diskTick = time.Second
+
 // diskLoop records the disks that chunks report.
 func (l *leader) diskLoop() {
-	tick := time.NewTicker(250 * time.Millisecond)
+	tick := time.NewTicker(diskTick)
 	defer tick.Stop()
 	for {
 		select {

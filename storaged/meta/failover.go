@@ -10,29 +10,37 @@ import (
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
 
-// failoverTick bounds how late a silence is noticed.
-const failoverTick = 50 * time.Millisecond
+// failoverMax bounds the time between two looks, failoverMin that before the next.
+const (
+	failoverMax = time.Second
+	failoverMin = 5 * time.Millisecond
+	// failoverRetry is the pause after a failure.
+	failoverRetry = 50 * time.Millisecond
+)
 
 // failoverLoop gives the volumes of dead and restarted chunks to others.
 func (l *leader) failoverLoop() {
-	tick := time.NewTicker(failoverTick)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	last := ""
 	for {
 		select {
 		case <-l.ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		case <-l.reg.event:
 		}
+		next := failoverMax
 		// Deciding looks at every volume; it is done only when something it depends on has changed.
 		if now := l.signature(); now != last {
 			if err := l.failover(); err != nil {
 				l.log.Warn("giving volumes to other chunks failed; trying again", "error", err)
-				continue
+				next = failoverRetry
+			} else {
+				last = l.signature()
 			}
-			last = l.signature()
 		}
+		timer.Reset(max(failoverMin, min(next, l.reg.untilDead())))
 	}
 }
 

@@ -184,6 +184,27 @@ func (r *registry) dead(p *presence, now time.Time) bool {
 	return p.stream == 0 && now.Sub(p.brokenAt) > timeouts.BrokenStream
 }
 
+// untilDead is how long it takes at least until a chunk that is not dead now can be so by its silence alone.
+func (r *registry) untilDead() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	left := max(0, r.started.Add(timeouts.OwnerDead).Sub(now))
+	if left == 0 {
+		left = timeouts.OwnerDead
+	}
+	for _, p := range r.chunks {
+		if r.dead(p, now) {
+			continue
+		}
+		left = min(left, p.lastSeen.Add(timeouts.OwnerDead).Sub(now))
+		if p.stream == 0 {
+			left = min(left, p.brokenAt.Add(timeouts.BrokenStream).Sub(now))
+		}
+	}
+	return left + time.Millisecond
+}
+
 // missed reports whether a chunk that this leader has not heard of is certainly gone: all that have reported, at least two, cannot reach it. They
 // have noticed before this leader took over, so it need not wait as long as they did: when the node that goes carries both the leader
 // and the owner of a volume, that wait would come on top of the election. A wrong guess moves volumes, no more.

@@ -24,7 +24,7 @@ type batch struct {
 const (
 	pageKeys = 10000 // keys read in one request of a listing
 	// pulse is the interval at which etcd is asked to prove that the watch stream is alive, silence how long it may fail to.
-	pulse   = 500 * time.Millisecond
+	pulse   = 700 * time.Millisecond
 	silence = 1500 * time.Millisecond
 )
 

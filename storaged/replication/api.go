@@ -28,7 +28,9 @@ package replication
 //	o.Joining() bool                                     a resync is under way
 //	o.Latency() Latency                                  of the clients' requests since the last call
 //	o.SetSnapshots([]SnapSeq)                            the views that exist
-//	o.Tick(now, out) out
+//	o.Tick(now, out) out                                 every TickInterval, unless
+//	o.Quiet() bool                                       nothing is to be done until another method is called
+//	o.ScrubPasses() uint64                               how often scrub has come to the end of the volume
 //	o.Status() OwnerStatus
 //
 //	r := NewReplica(ReplicaOptions)
@@ -44,6 +46,7 @@ package replication
 //	l.Released(now, VolumeEpoch, out) out                this chunk does not serve the volume below that epoch any more
 //	l.Promise(chunk) *Promise                            held; for concurrent use
 //	l.Chain(chunk) uint64                                given; for concurrent use
-//	l.Tick(now, out) out
+//	l.Tick(now, out) out                                 at
+//	l.Next() Time                                        which any other method may bring forward
 //
 // An Owner that has emitted EffLost ignores every further call.

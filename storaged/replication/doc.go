@@ -19,7 +19,7 @@
 // order in which they must be begun. Owner and Replica do not need that messages to one chunk arrive in the order they were
 // sent: stamps, sessions and generations tell old from new. What does need order is said at the kind of effect.
 //
-// Every machine has Tick, to be called about every TickInterval, and sooner if it pleases the shell.
+// Owner and Lease have Tick: an Owner wants it every TickInterval unless it is Quiet, a Lease at Next; sooner never harms.
 //
 // # Payload
 //

@@ -6,8 +6,11 @@ import (
 	"github.com/iomesh/iomesh/storaged/block"
 )
 
-// TickInterval is how often Tick of each machine is to be called. Time-outs are noticed up to one interval late.
+// TickInterval is how often Tick of an Owner that is not Quiet is to be called. Time-outs are noticed up to one interval late.
 const TickInterval = 20 * time.Millisecond
+
+// AskAgain is after how long an unanswered MsgTakeEpoch or MsgConfirm is sent again.
+const AskAgain = time.Second
 
 // Bounds of one Owner.
 const (

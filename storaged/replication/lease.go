@@ -97,13 +97,42 @@ func (l *Lease) PeerUp(c block.ChunkID) {
 // PeerDown ends heartbeats. What was promised stays promised.
 func (l *Lease) PeerDown(c block.ChunkID) { l.listed(c).up = false }
 
+// Next is when Tick has something to do, NeverDue if not before another method is called.
+func (l *Lease) Next() Time {
+	next := NeverDue
+	for _, p := range l.peers {
+		if p.up {
+			next = min(next, p.next)
+		}
+	}
+	for _, w := range l.wants {
+		if w.holder != l.opt.Self {
+			next = min(next, w.until)
+		}
+	}
+	return next
+}
+
+// NeverDue is later than any time.
+const NeverDue = Time(1<<63 - 1)
+
+// Heartbeats that are nearly due are sent with those that are, and with the answer to the peer's own: all pairs fall into step, and a chunk is woken
+// few times in each interval.
+const (
+	nearlyDue    = timeouts.Heartbeat / 4
+	dueWithGrant = timeouts.Heartbeat / 2
+)
+
 // Tick sends heartbeats that are due and frees epochs whose wait is over.
 func (l *Lease) Tick(now Time, out []Effect) []Effect {
 	l.out = out
+	due := false
 	for _, p := range l.peers {
-		if p.up && now >= p.next {
-			p.next = now.Add(timeouts.Heartbeat)
-			l.send(p.chunk, Message{Kind: MsgLeaseRequest, Sent: now, Incarnation: l.opt.Incarnation})
+		due = due || p.up && now >= p.next
+	}
+	for _, p := range l.peers {
+		if due && p.up && now.Add(nearlyDue) >= p.next {
+			l.ask(now, p)
 		}
 	}
 	for i := 0; i < len(l.wants); {
@@ -115,6 +144,11 @@ func (l *Lease) Tick(now Time, out []Effect) []Effect {
 		i++
 	}
 	return l.done()
+}
+
+func (l *Lease) ask(now Time, p *leasePeer) {
+	p.next = now.Add(timeouts.Heartbeat)
+	l.send(p.chunk, Message{Kind: MsgLeaseRequest, Sent: now, Incarnation: l.opt.Incarnation})
 }
 
 // Receive handles MsgLease*.
@@ -153,6 +187,9 @@ func (l *Lease) grant(now Time, from block.ChunkID, m *Message) {
 		g.More = &More{Volumes: append([]VolumeEpoch(nil), p.excluded...)}
 	}
 	l.send(from, g)
+	if p.up && now.Add(dueWithGrant) >= p.next {
+		l.ask(now, p)
+	}
 }
 
 func (l *Lease) granted(now Time, from block.ChunkID, m *Message) {

@@ -20,6 +20,7 @@ type scrub struct {
 	bad    uint64 // of them, those that did not verify
 	gaps   bool   // some of the extent could not be read on some member
 	asked  bool   // the volume is read once because of ScrubAgain
+	passes uint64 // times the end of the volume was reached
 
 	at     *extent // being read, nil between two ranges
 	rng    block.Range
@@ -59,6 +60,9 @@ func (o *Owner) ScrubAgain(now Time, out []Effect) []Effect {
 	return o.leave()
 }
 
+// ScrubPasses counts how often scrub has come to the end of the volume. It stops there until ScrubBudget is called again.
+func (o *Owner) ScrubPasses() uint64 { return o.scrub.passes }
+
 func (s *scrub) restart() { s.view, s.cursor, s.read, s.bad, s.gaps = 0, 0, 0, 0, false }
 
 // tickScrub gives up a range whose answer does not come.
@@ -95,6 +99,9 @@ func (o *Owner) scrubNext() {
 			}
 			s.extent = 0
 			s.restart()
+			s.passes++
+			s.budget = 0 // whoever wants another pass asks for it
+			return
 		}
 		e := o.extents[s.extent]
 		if !o.whole(e) {

@@ -40,16 +40,46 @@ func (o *Owner) Tick(now Time, out []Effect) []Effect {
 		o.nextJoins()
 	}
 	for _, p := range o.peers {
-		if p.confirmSent != 0 && now.Sub(p.confirmAt) >= timeouts.Heartbeat*5 {
+		if p.confirmSent != 0 && now.Sub(p.confirmAt) >= AskAgain {
 			p.confirmSent = 0 // ask again when needed
 		}
-		if p.up && !p.taken && !p.pending && now.Sub(p.askedAt) >= timeouts.Heartbeat*5 {
+		if p.up && !p.taken && !p.pending && now.Sub(p.askedAt) >= AskAgain {
 			o.ask(p)
 		}
 	}
 	o.tickScrub()
 	o.tickHolding()
 	return o.leave()
+}
+
+// Quiet reports whether Tick has nothing to do before another method is called: no request, no change, no copy and no repair is under way, every
+// chunk with a member can be reached, and all members know the watermark.
+func (o *Owner) Quiet() bool {
+	switch {
+	case o.lost || !o.running:
+		return true
+	case len(o.active) > 0 || len(o.marks) > 0 || o.absent > 0 || len(o.adds) > 0 || o.changes.head != nil || o.others.head != nil,
+		o.barrier != nil || o.release != nil || o.scrub.at != nil:
+		return false
+	}
+	for _, p := range o.peers {
+		if p.up && (p.confirmSent != 0 || !p.taken && !p.pending) || !p.up && o.needed(p) {
+			return false
+		}
+	}
+	return true
+}
+
+// needed reports whether a chunk has a member of any extent.
+func (o *Owner) needed(p *peer) bool {
+	for _, e := range o.extents {
+		for i := range e.slots {
+			if e.slots[i].peer == p && e.members.has(i) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (o *Owner) tickHolding() {

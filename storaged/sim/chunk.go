@@ -171,8 +171,10 @@ func (c *chunk) excluded(e block.Epoch) {
 
 func (c *chunk) tick() {
 	c.w.push(event{at: c.w.now + tickEvery, kind: evTick, chunk: c, inc: c.inc})
-	c.do(c.lease.Tick(c.clock(), c.effects()))
-	if c.owner != nil {
+	if c.clock() >= c.lease.Next() {
+		c.do(c.lease.Tick(c.clock(), c.effects()))
+	}
+	if c.owner != nil && !c.owner.Quiet() {
 		c.do(c.owner.Tick(c.clock(), c.effects()))
 	}
 	if c.owner != nil && c.owner.Joining() {

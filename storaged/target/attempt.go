@@ -163,6 +163,7 @@ func (a *loginAttempt) Establish(n login.Names, p login.Params) (uint16, error) 
 			return 0, ErrClosed
 		}
 		s.sessions[x] = struct{}{}
+		s.changes++
 		a.session = x
 		return x.tsih, nil
 	}
@@ -210,6 +211,7 @@ func (a *loginAttempt) enter(ctx context.Context, x *session) error {
 			x.dev = d
 			d.sessions[x] = struct{}{}
 			s.sessions[x] = struct{}{}
+			s.changes++
 			s.mu.Unlock()
 			return nil
 		}

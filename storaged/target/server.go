@@ -30,6 +30,7 @@ type Server struct {
 	conns     map[net.Conn]struct{}
 	logins    map[*loginAttempt]struct{}
 	sessions  map[*session]struct{} // established, discovery included
+	changes   uint64                // of sessions
 	devices   map[string]*device    // by IQN
 	stop      chan struct{}
 	wg        sync.WaitGroup
@@ -223,11 +224,17 @@ func (s *Server) CloseVolume(ctx context.Context, iqn string, why Reason) error 
 // Sessions lists the sessions of a target, or of all if iqn is empty.
 func (s *Server) Sessions(iqn string) []SessionInfo {
 	var out []SessionInfo
+	var list []*session
 	s.mu.Lock()
-	list := make([]*session, 0, len(s.sessions))
-	for x := range s.sessions {
-		if x.dev != nil && (iqn == "" || x.dev.iqn == iqn) {
+	if d := s.devices[iqn]; d != nil {
+		for x := range d.sessions {
 			list = append(list, x)
+		}
+	} else if iqn == "" {
+		for x := range s.sessions {
+			if x.dev != nil {
+				list = append(list, x)
+			}
 		}
 	}
 	s.mu.Unlock()
@@ -235,6 +242,13 @@ func (s *Server) Sessions(iqn string) []SessionInfo {
 		out = append(out, x.info())
 	}
 	return out
+}
+
+// Brief returns the numbers of sessions and of refused logins, and a number that changes whenever a session begins or ends.
+func (s *Server) Brief() (sessions int, failedLogins, changes uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions), s.failed.Load(), s.changes
 }
 
 // Totals returns the numbers of the whole server.

@@ -6,8 +6,9 @@ import "time"
 
 // The ladder, shortest first. A fault is noticed by the step that is closest to it.
 const (
-	// Heartbeat is the interval of the heartbeats between chunks, and of a chunk to the meta leader.
-	Heartbeat = 200 * time.Millisecond
+	// Heartbeat is the interval of the heartbeats between chunks, and of a chunk to the meta leader. A fifth of the lease: what is shorter costs an idle
+	// cluster processor time, and notices nothing sooner, since silence is counted from the last sign of life.
+	Heartbeat = 400 * time.Millisecond
 	// DiskStall is how long a disk may keep a request before the chunk calls it stalled and fences it.
 	DiskStall = 1200 * time.Millisecond
 	// ReplicaDrop is how long a member may leave a write unanswered before the owner removes it from the set.
@@ -40,8 +41,8 @@ const (
 	Login = 5 * time.Second
 	// WatermarkIdle is how long after the last write of an extent its watermark is sent on its own.
 	WatermarkIdle = 100 * time.Millisecond
-	// MetaElection is the election time-out of etcd.
+	// MetaElection is the election time-out of etcd: it takes whole heartbeats, so 750 ms to 1.5 s.
 	MetaElection = 800 * time.Millisecond
-	// MetaHeartbeat is the heartbeat interval of etcd.
-	MetaHeartbeat = 100 * time.Millisecond
+	// MetaHeartbeat is the heartbeat interval of etcd, and how often each member wakes up for its clock.
+	MetaHeartbeat = 150 * time.Millisecond
 )

@@ -112,34 +112,44 @@ func (c *conn) stopWriter() {
 	c.s.mu.Unlock()
 }
 
+// idlePings is how many times longer a target may be silent before it is pinged while nothing is asked of it. A frozen one is then noticed as soon
+// as it matters: the first request finds the silence long enough for a ping at once.
+const idlePings = 5
+
 // watch pings a silent target, and gives the connection up when it does not answer.
 func (c *conn) watch(end <-chan struct{}) error {
 	tick := time.NewTicker(c.s.opt.NOPInterval / 4)
 	defer tick.Stop()
-	seen, seenAt, pinged := c.received.Load(), time.Now(), false
+	seen, seenAt := c.received.Load(), time.Now()
+	var pinged time.Time
 	for {
 		select {
 		case <-end:
 			return nil
 		case now := <-tick.C:
 			if n := c.received.Load(); n != seen {
-				seen, seenAt, pinged = n, now, false
+				seen, seenAt, pinged = n, now, time.Time{}
 				continue
 			}
 			silent := now.Sub(seenAt)
 			switch {
-			case pinged && silent > c.s.opt.NOPInterval+c.s.opt.NOPTimeout:
+			case !pinged.IsZero() && now.Sub(pinged) > c.s.opt.NOPTimeout:
 				return fmt.Errorf("portal %s has been silent for %s", c.address, silent.Round(time.Millisecond))
-			case silent >= c.s.opt.NOPInterval && !pinged:
-				pinged = true
+			case silent >= c.s.opt.NOPInterval && pinged.IsZero():
 				c.s.mu.Lock()
-				c.ping = true
-				c.wakeLocked()
+				if c.s.busyLocked() || silent >= idlePings*c.s.opt.NOPInterval {
+					pinged = now
+					c.ping = true
+					c.wakeLocked()
+				}
 				c.s.mu.Unlock()
 			}
 		}
 	}
 }
+
+// busyLocked reports whether a request is with the target or waits to be sent.
+func (s *Session) busyLocked() bool { return len(s.free) < len(s.slots) || s.queue.head != nil }
 
 func (c *conn) wakeLocked() {
 	if c.idle {
