@@ -165,6 +165,8 @@ func (k *Keeper) usage(res *Result, name string) (diskdir.Status, bool) {
 	switch s.State {
 	case diskdir.StateActive:
 		res.Health = v1alpha1.DeviceHealthy
+	case diskdir.StateStalled:
+		res.Health = v1alpha1.DeviceUnhealthy
 	case diskdir.StateFailed:
 		res.Health = v1alpha1.DeviceFailing
 	default:

@@ -85,7 +85,7 @@ func (k *Keeper) awaitChunk(in Input, r *record, res *Result) error {
 	}
 	known := err == nil
 	silent := k.opts.Now().Sub(status.Time) > statusFresh
-	if known && silent && status.State == diskdir.StateActive && status.Replicas > 0 {
+	if known && silent && (status.State == diskdir.StateActive || status.State == diskdir.StateStalled) && status.Replicas > 0 {
 		// Its chunk is down. Without an entry it would not open the disk when it comes back, and could not tell whether a volume needs it.
 		k.usage(res, in.Name)
 		if err := k.putEntry(in, r); err != nil {

@@ -141,7 +141,7 @@ type AttachedDevice struct {
 	// UUID of the disk in the cluster; empty until it is formatted.
 	// +optional
 	UUID string `json:"uuid,omitempty"`
-	// State: Pending (claimed, not yet used), Active, Draining, Drained, Failed, Missing.
+	// State: Pending (claimed, not yet used), Active, Draining, Drained, Stalled, Failed, Missing.
 	// +optional
 	State string `json:"state,omitempty"`
 	// +optional

@@ -50,6 +50,7 @@ type Identity struct {
 const (
 	StateActive   = "Active"   // open and in use
 	StateRefused  = "Refused"  // not used, Message says why
+	StateStalled  = "Stalled"  // a request has not come back from the device; used again as soon as it answers
 	StateFailed   = "Failed"   // was in use and is fenced (I7)
 	StateReleased = "Released" // the entry is gone and the chunk has let go of the device
 )

@@ -260,7 +260,7 @@ func (s *Status) fromStorage(f Facts) {
 		case n.State != "Online":
 			s.add("critical", "node "+n.Name, "its storage service is "+strings.ToLower(or(n.State, "unknown"))+tail(n.Message), "bring the node back; after it returns only missed writes are copied")
 		case n.Mode == "maintenance":
-			s.add("info", "node "+n.Name, "is in maintenance", "end it with: kubectl iomesh node maintenance "+n.Name+" --off")
+			s.add("info", "node "+n.Name, "is in maintenance", "end it with: kubectl iomesh node maintenance "+n.Name+" --end")
 		}
 	}
 	for _, disk := range d.Disks {

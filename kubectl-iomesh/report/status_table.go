@@ -13,7 +13,7 @@ func styleOf(word string) output.Style {
 	switch word {
 	case "OK", "Ready", "Online", "Active", "active", "Claimed", "Healthy":
 		return output.Good
-	case "Degraded", "Installing", "maintenance", "Draining", "Drained", "Released", "Pending", "Ready,SchedulingDisabled", "warning", "Unclaimed":
+	case "Degraded", "Installing", "maintenance", "Draining", "Drained", "Stalled", "Unhealthy", "Released", "Pending", "Ready,SchedulingDisabled", "warning", "Unclaimed":
 		return output.Warn
 	case "AtRisk", "Unavailable", "Error", "Offline", "Failed", "Missing", "NotReady", "critical", "Inactive", "Failing":
 		return output.Bad

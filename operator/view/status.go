@@ -241,7 +241,7 @@ func degradations(f *Facts, st *v1alpha1.IOMeshClusterStatus) []Problem {
 		}
 	}
 	for _, d := range st.AttachedDevices {
-		if d.State == "Failed" || d.State == "Missing" {
+		if d.State == "Failed" || d.State == "Missing" || d.State == "Stalled" {
 			add("Disk"+d.State, "disk %s on node %s is %s%s", d.Device, d.NodeName, strings.ToLower(d.State), suffix(d.Message))
 		}
 	}

@@ -345,7 +345,7 @@ func (d *disks) status(x *disk) diskdir.Status {
 	if err := d.failure(x); err != nil {
 		st.State, st.Message = diskdir.StateFailed, err.Error()
 	} else if what := x.stalled.Load(); what != nil {
-		st.State, st.Message = diskdir.StateFailed, *what
+		st.State, st.Message = diskdir.StateStalled, *what
 	}
 	return st
 }
