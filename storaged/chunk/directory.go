@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/metadb"
 	"github.com/iomesh/iomesh/storaged/pagebuf"
+	"github.com/iomesh/iomesh/storaged/peer"
 	"github.com/iomesh/iomesh/storaged/replication"
 	"github.com/iomesh/iomesh/storaged/target"
 )
@@ -21,6 +23,8 @@ func (t *volumes) Lookup(ctx context.Context, l target.Login) (target.Placement,
 	if err != nil {
 		return target.Placement{}, fmt.Errorf("%w: %w", target.ErrNoTarget, err)
 	}
+	trusted := false
+	var doubt <-chan time.Time // ends the wait for an owner that can be reached
 	for first := true; ; first = false {
 		t.mu.RLock()
 		changed := t.changed
@@ -53,17 +57,32 @@ func (t *volumes) Lookup(ctx context.Context, l target.Login) (target.Placement,
 			v.initiators(l.Initiator)
 			return target.Placement{Volume: v, Grant: g}, nil
 		case known && owner.Chunk != 0 && owner.Chunk != t.s.id:
-			if addr := t.s.portalOf(owner.Chunk); addr != "" {
+			addr := t.s.portalOf(owner.Chunk)
+			if addr != "" && (t.s.reaches(owner.Chunk) || trusted) {
 				return target.Placement{Redirect: addr}, nil
+			}
+			// Another owner is on its way, or the initiator reaches one that this chunk does not.
+			if addr != "" && doubt == nil {
+				timer := time.NewTimer(doubtMax)
+				defer timer.Stop()
+				doubt = timer.C
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return target.Placement{}, fmt.Errorf("volume %s has no serving owner yet: %w", id, context.Cause(ctx))
 		case <-changed:
+		case <-doubt:
+			trusted = true
 		}
 	}
 }
+
+// doubtMax is for how long a login is not sent on to an owner that this chunk does not reach: longer than it takes to replace it.
+const doubtMax = 5 * time.Second
+
+// reaches reports whether there is a data connection to a chunk.
+func (s *Server) reaches(id block.ChunkID) bool { return s.routes.get(id).out[peer.Data].Load() != nil }
 
 // Targets implements target.Directory. Only volumes owned here are listed with certainty; for the others the grants are read.
 func (t *volumes) Targets(ctx context.Context, l target.Login) ([]string, error) {

@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"github.com/iomesh/iomesh/storaged/block"
-	"github.com/iomesh/iomesh/storaged/peer"
 	"github.com/iomesh/iomesh/storaged/replication"
 	"github.com/iomesh/iomesh/storaged/timeouts"
 )
@@ -80,6 +79,7 @@ func (p *peers) handle(e peerEvent) {
 	case p.changed <- struct{}{}:
 	default:
 	}
+	p.s.volumes.change(func() {}) // logins may wait for an owner that is reached
 	for _, v := range p.s.volumes.all() {
 		if e.up {
 			v.peerUp(e.chunk, e.boot)
@@ -159,7 +159,7 @@ func (s *Server) unreachable() []uint32 {
 	s.mu.Unlock()
 	var out []uint32
 	for _, id := range ids {
-		if id != s.id && s.routes.get(id).out[peer.Data].Load() == nil {
+		if id != s.id && !s.reaches(id) {
 			out = append(out, uint32(id))
 		}
 	}

@@ -108,59 +108,113 @@ func (l *metaLocator) close() {
 	}
 }
 
-// askMax bounds one question to one member: a member that is frozen must not hold up a login.
-const askMax = 700 * time.Millisecond
+const (
+	// askMax bounds one question to one member; after askNext without an answer the next member is asked besides. One that is frozen or cut off
+	// must not hold up a login.
+	askMax  = 700 * time.Millisecond
+	askNext = 150 * time.Millisecond
+)
 
-// ask puts a question to the members in turn until one answers. A refusal is an answer.
-func (l *metaLocator) ask(ctx context.Context, f func(context.Context, storagedv1.VolumesClient) error) error {
+type answer[T any] struct {
+	value  T
+	err    error
+	member int
+}
+
+// final reports whether a member has answered, be it with a refusal.
+func (a *answer[T]) final() bool {
+	switch status.Code(a.err) {
+	case codes.OK, codes.NotFound, codes.InvalidArgument:
+		return true
+	}
+	return false
+}
+
+// ask puts a question to the members, one after the other until one answers.
+func ask[T any](ctx context.Context, l *metaLocator, f func(context.Context, storagedv1.VolumesClient) (T, error)) (T, error) {
 	l.mu.Lock()
 	first := l.first
 	l.mu.Unlock()
-	var err error
-	defer func() {
-		switch status.Code(err) {
-		case codes.OK, codes.NotFound, codes.InvalidArgument:
-			l.answered.Add(1)
-		default:
-			l.unanswered.Add(1)
-		}
-	}()
-	for i := range l.conns {
-		k := (first + i) % len(l.conns)
-		actx, cancel := context.WithTimeout(ctx, askMax)
-		err = f(actx, storagedv1.NewVolumesClient(l.conns[k]))
-		cancel()
-		switch status.Code(err) {
-		case codes.OK, codes.NotFound, codes.InvalidArgument:
-			l.mu.Lock()
-			l.first = k
-			l.mu.Unlock()
-			return err
-		}
-		if ctx.Err() != nil {
-			break
+	actx, cancel := context.WithTimeout(ctx, askMax+time.Duration(len(l.conns)-1)*askNext)
+	defer cancel() // ends the questions that have not been answered
+	answers := make(chan answer[T], len(l.conns))
+	next, open := 0, 0
+	begin := func() {
+		k := (first + next) % len(l.conns)
+		next++
+		open++
+		go func() {
+			qctx, cancel := context.WithTimeout(actx, askMax)
+			defer cancel()
+			v, err := f(qctx, storagedv1.NewVolumesClient(l.conns[k]))
+			answers <- answer[T]{v, err, k}
+		}()
+	}
+	patience := time.NewTimer(askNext)
+	defer patience.Stop()
+	begin()
+	var last answer[T]
+	for open > 0 {
+		select {
+		case last = <-answers:
+			open--
+			if last.final() {
+				l.mu.Lock()
+				l.first = last.member
+				l.mu.Unlock()
+				l.answered.Add(1)
+				return last.value, last.err
+			}
+			if next < len(l.conns) && ctx.Err() == nil {
+				begin()
+				patience.Reset(askNext)
+			}
+		case <-patience.C:
+			if next < len(l.conns) {
+				begin()
+				patience.Reset(askNext)
+			}
 		}
 	}
-	return err
+	l.unanswered.Add(1)
+	return last.value, last.err
 }
 
 // pollEvery is how often an owner is asked for while there is none.
 const pollEvery = 50 * time.Millisecond
 
+const (
+	// dialMax bounds the attempt to reach an owner before an initiator is sent there: one on a node that is cut off would keep the login hanging while
+	// another owner is on its way.
+	dialMax = 300 * time.Millisecond
+	// doubtMax is for how long an owner that cannot be reached from here is not named: longer than it takes to replace it.
+	doubtMax = 5 * time.Second
+)
+
+func reachable(ctx context.Context, portal string) bool {
+	ctx, cancel := context.WithTimeout(ctx, dialMax)
+	defer cancel()
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", portal)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
 // Locate implements Locator.
 func (l *metaLocator) Locate(ctx context.Context, login target.Login) (string, error) {
+	begun := time.Now()
 	for {
-		var r *storagedv1.LocateResponse
-		err := l.ask(ctx, func(ctx context.Context, c storagedv1.VolumesClient) (err error) {
-			r, err = c.Locate(ctx, &storagedv1.LocateRequest{Iqn: login.Target})
-			return err
+		r, err := ask(ctx, l, func(ctx context.Context, c storagedv1.VolumesClient) (*storagedv1.LocateResponse, error) {
+			return c.Locate(ctx, &storagedv1.LocateRequest{Iqn: login.Target})
 		})
 		switch code := status.Code(err); {
 		case code == codes.NotFound || code == codes.InvalidArgument:
 			return "", fmt.Errorf("%w: %s", target.ErrNoTarget, status.Convert(err).Message())
 		case err != nil:
 			return "", fmt.Errorf("no meta member answers: %w", err)
-		case r.Portal != "":
+		case r.Portal != "" && (reachable(ctx, r.Portal) || time.Since(begun) > doubtMax):
 			return r.Portal, nil
 		}
 		select {
@@ -176,10 +230,8 @@ func (l *metaLocator) Targets(ctx context.Context, login target.Login) ([]string
 	var out []string
 	page := ""
 	for {
-		var r *storagedv1.ListVolumesResponse
-		err := l.ask(ctx, func(ctx context.Context, c storagedv1.VolumesClient) (err error) {
-			r, err = c.ListVolumes(ctx, &storagedv1.ListVolumesRequest{PageToken: page})
-			return err
+		r, err := ask(ctx, l, func(ctx context.Context, c storagedv1.VolumesClient) (*storagedv1.ListVolumesResponse, error) {
+			return c.ListVolumes(ctx, &storagedv1.ListVolumesRequest{PageToken: page})
 		})
 		if err != nil {
 			return nil, fmt.Errorf("list volumes: %w", err)

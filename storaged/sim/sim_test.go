@@ -39,7 +39,14 @@ func TestSeeds(t *testing.T) {
 		n = fixedSeeds
 	}
 	begin := time.Now()
-	sum, bad := runSeeds(*start, n)
+	sum, bad := runSeeds(*start, n, func(done uint64, v *Violation) {
+		switch {
+		case v != nil:
+			t.Logf("VIOLATION of seed %d: %v", v.Seed, v)
+		case done%10000 == 0:
+			t.Logf("%d seeds, %.0f per second", done, float64(done)/time.Since(begin).Seconds())
+		}
+	})
 	for _, v := range bad {
 		t.Errorf("%v (repeat: go test ./storaged/sim -run TestSeeds -seed %d)", v, v.Seed)
 	}
@@ -49,8 +56,9 @@ func TestSeeds(t *testing.T) {
 // badMax is the number of violations after which no further seed is begun.
 const badMax = 10
 
-// runSeeds plays n seeds from first on, on all processors. Violations come in the order of their seeds.
-func runSeeds(first, n uint64) (sum Stats, bad []*Violation) {
+// runSeeds plays n seeds from first on, on all processors. Violations come in the order of their seeds. say, if not nil, is told after each seed.
+func runSeeds(first, n uint64, say func(done uint64, v *Violation)) (sum Stats, bad []*Violation) {
+	var done uint64
 	var next atomic.Uint64
 	var mu sync.Mutex
 	var workers sync.WaitGroup
@@ -64,6 +72,10 @@ func runSeeds(first, n uint64) (sum Stats, bad []*Violation) {
 				v, s := Run(Random(first + i))
 				mu.Lock()
 				sum.add(s)
+				done++
+				if say != nil {
+					say(done, v)
+				}
 				if v != nil {
 					bad = append(bad, v)
 				}
