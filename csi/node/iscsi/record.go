@@ -120,10 +120,6 @@ const recordEnd = "# END RECORD"
 // edit returns a record with the settings changed or added. Settings of the authentication that are not given are removed, so that
 // no old secret stays.
 func edit(record []byte, change []setting) ([]byte, error) {
-	text := string(record)
-	if !strings.Contains(text, recordEnd) {
-		return nil, errors.New("the node record has no end mark")
-	}
 	set := map[string]bool{}
 	for _, s := range change {
 		if strings.ContainsAny(s.key+s.value, "\r\n\x00") || s.value == "" || strings.TrimSpace(s.value) != s.value {
@@ -132,11 +128,13 @@ func edit(record []byte, change []setting) ([]byte, error) {
 		set[s.key] = true
 	}
 	var out strings.Builder
-	for line := range strings.Lines(text) {
+	ended := false
+	for line := range strings.Lines(string(record)) {
 		k, _, isSetting := strings.Cut(strings.TrimSpace(line), "=")
 		k = strings.TrimSpace(k)
 		switch {
-		case strings.TrimSpace(line) == recordEnd:
+		case strings.TrimSpace(line) == recordEnd && !ended:
+			ended = true
 			for _, s := range change {
 				fmt.Fprintf(&out, "%s = %s\n", s.key, s.value)
 			}
@@ -144,6 +142,9 @@ func edit(record []byte, change []setting) ([]byte, error) {
 			continue
 		}
 		out.WriteString(line)
+	}
+	if !ended {
+		return nil, errors.New("the node record has no end mark")
 	}
 	return []byte(out.String()), nil
 }
