@@ -14,6 +14,7 @@ import (
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store"
 	"github.com/iomesh/iomesh/storaged/store/vdisk"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 // disk is one open disk of this chunk.
@@ -37,7 +38,7 @@ type disk struct {
 }
 
 // read begins a read, or reports false if the disk is gone or has too many waiting.
-func (x *disk) read(o *storeOp) bool {
+func (x *disk) read(o *storeOp, later *wakes.List) bool {
 	x.readMu.RLock()
 	if x.closed {
 		x.readMu.RUnlock()
@@ -46,7 +47,7 @@ func (x *disk) read(o *storeOp) bool {
 	x.readers.Add(1)
 	x.readMu.RUnlock()
 	if o.startRead() {
-		x.store.KickReads()
+		later.Later(x.store)
 		return true
 	}
 	defer x.readers.Done()

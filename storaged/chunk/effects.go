@@ -5,6 +5,7 @@ import (
 
 	"github.com/iomesh/iomesh/storaged/pagebuf"
 	"github.com/iomesh/iomesh/storaged/replication"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 // effects is a reusable list of what a machine wants done.
@@ -12,6 +13,8 @@ type effects struct {
 	list []replication.Effect
 	// with holds, for the effect at the same place of list, what was looked up while the machine was locked (volume.settle).
 	with []attached
+	// later, if not nil, has those woken who get work from the effects.
+	later *wakes.List
 }
 
 // attached is what an effect refers to outside the machine: of EffComplete and EffLocked the part that ends, of EffSend what the data lies
@@ -29,7 +32,7 @@ func getEffects() *effects { return effectPool.Get().(*effects) }
 func (e *effects) put() {
 	clear(e.list)
 	clear(e.with)
-	e.with = e.with[:0]
+	e.with, e.later = e.with[:0], nil
 	if cap(e.list) > 1024 {
 		e.list, e.with = make([]replication.Effect, 0, 16), nil
 	}

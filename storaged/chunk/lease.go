@@ -96,7 +96,7 @@ func (x *leases) step(f func([]replication.Effect) []replication.Effect) {
 func (x *leases) perform(e *replication.Effect) {
 	switch e.Kind {
 	case replication.EffSend:
-		x.s.send(e.To, &e.Msg, nil)
+		x.s.send(e.To, &e.Msg, nil, nil)
 	case replication.EffFree:
 		x.s.replicas.epochFree(e.Msg.Volume, e.Msg.Epoch)
 	case replication.EffExclude:

@@ -9,6 +9,7 @@ import (
 	"github.com/iomesh/iomesh/storaged/pagebuf"
 	"github.com/iomesh/iomesh/storaged/peer"
 	"github.com/iomesh/iomesh/storaged/replication"
+	"github.com/iomesh/iomesh/storaged/wakes"
 	"github.com/iomesh/iomesh/storaged/wire"
 )
 
@@ -42,6 +43,12 @@ func (r *routes) get(id block.ChunkID) *route {
 	return x
 }
 
+// incoming is what the reader of a connection needs: the message that is dealt with, and who is woken when all that came together has been.
+type incoming struct {
+	msg   replication.Message
+	later wakes.List
+}
+
 // isAnswer tells messages that go back to who asked.
 func isAnswer(k replication.Kind) bool {
 	switch k {
@@ -61,13 +68,13 @@ func classOf(k replication.Kind) peer.Class {
 }
 
 // send delivers a message to a chunk, this one included, or drops it if there is no connection. buf, if any, is what m.Data
-// lies in; the caller keeps its reference.
-func (s *Server) send(to block.ChunkID, m *replication.Message, buf *pagebuf.Buf) {
+// lies in; the caller keeps its reference. later as in package wakes.
+func (s *Server) send(to block.ChunkID, m *replication.Message, buf *pagebuf.Buf, later *wakes.List) {
 	if to == s.id {
 		if buf != nil {
 			buf.Retain()
 		}
-		s.deliver(to, m, buf)
+		s.deliver(to, m, buf, later)
 		return
 	}
 	s.metrics.noteSend(to, m.Kind, s.now)
@@ -91,11 +98,11 @@ func (s *Server) send(to block.ChunkID, m *replication.Message, buf *pagebuf.Buf
 	}
 	head := wire.AppendMessage(c.Head(), m)
 	wire.SealFrame(head, wire.TypeMessage, 0, block.FeatureLevel, len(data))
-	c.Send(head, data, buf)
+	c.Send(head, data, buf, later)
 }
 
 // deliver hands a message to the machine it is for. It takes over one reference of buf.
-func (s *Server) deliver(from block.ChunkID, m *replication.Message, buf *pagebuf.Buf) {
+func (s *Server) deliver(from block.ChunkID, m *replication.Message, buf *pagebuf.Buf, later *wakes.List) {
 	if from != s.id {
 		s.metrics.noteReceive(from, m.Kind, s.now)
 	}
@@ -105,19 +112,19 @@ func (s *Server) deliver(from block.ChunkID, m *replication.Message, buf *pagebu
 		buf.Release()
 	case isAnswer(m.Kind):
 		if v := s.volumes.get(m.Volume); v != nil {
-			v.receive(from, m, buf)
+			v.receive(from, m, buf, later)
 		} else {
 			buf.Release()
 		}
 	default:
-		s.replicas.get(m.Volume).receive(from, m, buf)
+		s.replicas.get(m.Volume).receive(from, m, buf, later)
 		buf.Release()
 	}
 }
 
 // Up implements peer.Handler.
 func (s *Server) Up(c *peer.Conn) {
-	c.Value = new(replication.Message)
+	c.Value = new(incoming)
 	r := s.routes.get(c.Peer)
 	if !c.Outgoing {
 		r.in[c.Class].Store(c)
@@ -151,7 +158,8 @@ func (s *Server) Down(c *peer.Conn, reason error) {
 
 // Frame implements peer.Handler.
 func (s *Server) Frame(c *peer.Conn, f *wire.Frame) {
-	m := c.Value.(*replication.Message)
+	in := c.Value.(*incoming)
+	m := &in.msg
 	if c.Outgoing {
 		// An owner may keep the sums of an answer.
 		m.Sums = nil
@@ -169,8 +177,8 @@ func (s *Server) Frame(c *peer.Conn, f *wire.Frame) {
 	if c.Outgoing && c.Class == peer.Control {
 		s.alive.heard(c.Peer, s.now())
 	}
-	s.deliver(c.Peer, m, f.Buf)
+	s.deliver(c.Peer, m, f.Buf, &in.later)
 }
 
 // Idle implements peer.Handler.
-func (s *Server) Idle(*peer.Conn) {}
+func (s *Server) Idle(c *peer.Conn) { c.Value.(*incoming).later.Wake() }

@@ -6,6 +6,7 @@ import (
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/pagebuf"
 	"github.com/iomesh/iomesh/storaged/replication"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 // replicas holds the Replica machines of this chunk: one per volume somebody asked about.
@@ -93,8 +94,9 @@ func (t *replicas) epochFree(v block.VolumeID, e block.Epoch) {
 }
 
 // receive hands a message to the machine. buf, if any, is what m.Data lies in; the caller keeps its reference.
-func (x *replicaShell) receive(from block.ChunkID, m *replication.Message, buf *pagebuf.Buf) {
+func (x *replicaShell) receive(from block.ChunkID, m *replication.Message, buf *pagebuf.Buf, later *wakes.List) {
 	out := getEffects()
+	out.later = later
 	x.mu.Lock()
 	out.list = x.r.Receive(x.s.now(), from, m, out.list)
 	x.mu.Unlock()
@@ -102,8 +104,9 @@ func (x *replicaShell) receive(from block.ChunkID, m *replication.Message, buf *
 }
 
 // stored hands the outcome of a store operation to the machine. buf as in receive.
-func (x *replicaShell) stored(d *replication.StoreDone, buf *pagebuf.Buf) {
+func (x *replicaShell) stored(d *replication.StoreDone, buf *pagebuf.Buf, later *wakes.List) {
 	out := getEffects()
+	out.later = later
 	x.mu.Lock()
 	out.list = x.r.StoreDone(x.s.now(), d, out.list)
 	x.mu.Unlock()
@@ -116,9 +119,9 @@ func (x *replicaShell) perform(out *effects, buf *pagebuf.Buf) {
 		switch e.Kind {
 		case replication.EffSend:
 			x.s.metrics.noteAnswer(&e.Msg)
-			x.s.send(e.To, &e.Msg, buf)
+			x.s.send(e.To, &e.Msg, buf, out.later)
 		case replication.EffStore:
-			x.s.store(x, e, buf)
+			x.s.store(x, e, buf, out.later)
 		case replication.EffAskLease:
 			x.s.leases.wanted(replication.VolumeEpoch{Volume: e.Msg.Volume, Epoch: e.Msg.Epoch}, e.Holder, e.To)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/iomesh/iomesh/storaged/pagebuf"
 	"github.com/iomesh/iomesh/storaged/replication"
 	"github.com/iomesh/iomesh/storaged/store"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 // storeOp is one store operation under way. Pooled; w must be the first field (see complete).
@@ -43,17 +44,17 @@ func (o *storeOp) put() {
 }
 
 // finish reports the outcome to the machine and frees the operation. data, if any, lies in buf, which finish takes over.
-func (o *storeOp) finish(status replication.Status, buf *pagebuf.Buf) {
+func (o *storeOp) finish(status replication.Status, buf *pagebuf.Buf, later *wakes.List) {
 	o.done.Token, o.done.Status = o.token, status
 	if o.token != 0 {
-		o.x.stored(&o.done, buf)
+		o.x.stored(&o.done, buf, later)
 	}
 	buf.Release()
 	o.put()
 }
 
 // store begins an operation of a Replica. buf, if any, is what e.Msg.Data lies in.
-func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf) {
+func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf, later *wakes.List) {
 	o := opPool.Get().(*storeOp)
 	o.x, o.op, o.m, o.token = x, e.Op, e.Msg, e.Token
 	if buf != nil && len(e.Msg.Data) > 0 && e.Op != replication.StoreRead {
@@ -70,22 +71,22 @@ func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf)
 		return
 	}
 	if o.d = s.diskByID(e.Msg.Disk); o.d == nil {
-		o.finish(replication.StatusNoReplica, nil)
+		o.finish(replication.StatusNoReplica, nil, later)
 		return
 	}
 	switch e.Op {
 	case replication.StoreWrite, replication.StoreUnmap:
-		o.write()
+		o.write(later)
 	case replication.StoreCopy:
 		if o.m.Range.Count == 0 {
 			// The end of a resync: only the watermark.
 			s.wg.Go(o.seal)
 			return
 		}
-		o.copy()
+		o.copy(later)
 	case replication.StoreRead:
-		if o.d.stalled.Load() != nil || !o.d.read(o) {
-			o.finish(replication.StatusReadFailed, nil)
+		if o.d.stalled.Load() != nil || !o.d.read(o, later) {
+			o.finish(replication.StatusReadFailed, nil, later)
 		}
 	default:
 		// Rare, and they wait for the disk: each in a goroutine of its own, bounded by what peers may have outstanding.
@@ -97,7 +98,7 @@ func (o *storeOp) extent() block.ExtentID {
 	return block.ExtentID{Volume: o.m.Volume, Index: o.m.Extent}
 }
 
-func (o *storeOp) write() {
+func (o *storeOp) write(later *wakes.List) {
 	kind := store.Data
 	if o.op == replication.StoreUnmap {
 		kind = store.Unmap
@@ -111,14 +112,14 @@ func (o *storeOp) write() {
 		o.w.Data, o.w.Sums = nil, nil
 	}
 	o.began = time.Now()
-	o.d.store.Submit(&o.w)
+	o.d.store.SubmitLater(&o.w, later)
 }
 
-func (o *storeOp) copy() {
+func (o *storeOp) copy(later *wakes.List) {
 	o.sums = append(o.sums[:0], o.m.Sums...)
 	o.stamps, o.states = o.stamps[:0], o.states[:0]
 	if o.m.More == nil || o.m.Range.Count > replication.IOBlocksMax {
-		o.finish(replication.StatusInvalid, nil)
+		o.finish(replication.StatusInvalid, nil, later)
 		return
 	}
 	for _, r := range o.m.More.Runs {
@@ -138,7 +139,7 @@ func (o *storeOp) copy() {
 		}
 	}
 	if len(o.stamps) != int(o.m.Range.Count) {
-		o.finish(replication.StatusInvalid, nil)
+		o.finish(replication.StatusInvalid, nil, later)
 		return
 	}
 	kind := store.Copy
@@ -155,22 +156,27 @@ func (o *storeOp) copy() {
 	if len(o.m.Data) == 0 {
 		o.w.Data, o.w.Sums = nil, nil
 	}
-	o.d.store.Submit(&o.w)
+	o.d.store.SubmitLater(&o.w, later)
 }
 
 // completer receives finished writes of all stores.
 type completer struct{}
 
 func (completer) Complete(done []*store.Write) {
+	later := laterPool.Get().(*wakes.List)
 	for _, w := range done {
 		// w is the first field of its storeOp, so their addresses are equal.
 		o := (*storeOp)(unsafe.Pointer(w))
 		if !o.began.IsZero() {
 			o.x.s.metrics.diskWrite.Since(o.began)
 		}
-		o.finish(statusOf(w.Err), nil)
+		o.finish(statusOf(w.Err), nil, later)
 	}
+	later.Wake()
+	laterPool.Put(later)
 }
+
+var laterPool = sync.Pool{New: func() any { return new(wakes.List) }}
 
 // statusOf maps errors of the store to what an owner needs to know.
 func statusOf(err error) replication.Status {
@@ -216,23 +222,26 @@ func (o *storeOp) ready(n int) {
 type readCompleter struct{}
 
 func (readCompleter) ReadsComplete(done []*store.Reading) {
+	later := laterPool.Get().(*wakes.List)
 	for _, r := range done {
 		o := r.User.(*storeOp)
 		d := o.d
 		if r.Err == nil {
-			o.answerRead()
+			o.answerRead(later)
 		} else if !d.queueRead(o) {
-			o.finish(replication.StatusReadFailed, nil)
+			o.finish(replication.StatusReadFailed, nil, later)
 		}
 		d.readers.Done()
 	}
+	later.Wake()
+	laterPool.Put(later)
 }
 
 // read performs a StoreRead; called by the disk's readers.
 func (o *storeOp) read() {
 	n := int(o.m.Range.Count)
 	if !o.m.Range.Valid() || n > replication.IOBlocksMax {
-		o.finish(replication.StatusInvalid, nil)
+		o.finish(replication.StatusInvalid, nil, nil)
 		return
 	}
 	o.ready(n)
@@ -241,14 +250,14 @@ func (o *storeOp) read() {
 		if status == replication.StatusDiskFailed {
 			status = replication.StatusReadFailed
 		}
-		o.finish(status, nil)
+		o.finish(status, nil, nil)
 		return
 	}
-	o.answerRead()
+	o.answerRead(nil)
 }
 
 // answerRead finishes a read whose data and info are there.
-func (o *storeOp) answerRead() {
+func (o *storeOp) answerRead(later *wakes.List) {
 	o.x.s.metrics.diskRead.Since(o.began)
 	n := len(o.info)
 	stamps := o.m.Flags&replication.FlagStamps != 0
@@ -284,7 +293,7 @@ func (o *storeOp) answerRead() {
 	} else {
 		o.done.Data, o.done.Sums = buf.B, sums
 	}
-	o.finish(status, buf)
+	o.finish(status, buf, later)
 }
 
 // runsOf joins equal neighbours of info into runs; with badOnly only the bad ones are listed.
@@ -332,10 +341,10 @@ func (o *storeOp) slow() {
 		err = store.ErrInvalid
 	}
 	if errors.Is(err, errStale) {
-		o.finish(replication.StatusStale, nil)
+		o.finish(replication.StatusStale, nil, nil)
 		return
 	}
-	o.finish(statusOf(err), nil)
+	o.finish(statusOf(err), nil, nil)
 }
 
 var errStale = errors.New("replica may have lost acknowledged writes")
@@ -419,7 +428,7 @@ func stateOf(i store.ReplicaInfo) replication.State {
 // seal ends a join: the replica has everything up to the watermark, durably.
 func (o *storeOp) seal() {
 	o.d.store.SetWatermark(o.extent(), o.m.Watermark)
-	o.finish(statusOf(o.d.store.SetJoin(context.Background(), o.extent(), 0)), nil)
+	o.finish(statusOf(o.d.store.SetJoin(context.Background(), o.extent(), 0)), nil, nil)
 }
 
 // join makes the replica a joiner, creating it if allowed.

@@ -13,6 +13,7 @@ import (
 	"github.com/iomesh/iomesh/storaged/metadb"
 	"github.com/iomesh/iomesh/storaged/pagebuf"
 	"github.com/iomesh/iomesh/storaged/replication"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 // volume is a volume this chunk owns: its Owner machine with a lock, and what connects it to the target, the peers and the
@@ -123,10 +124,10 @@ func (v *volume) perform(out *effects) {
 		switch e.Kind {
 		case replication.EffSend:
 			buf := out.with[i].buf
-			v.s.send(e.To, &e.Msg, buf)
+			v.s.send(e.To, &e.Msg, buf, out.later)
 			buf.Release()
 		case replication.EffComplete:
-			v.complete(e, out.with[i].part, nil)
+			v.complete(e, out.with[i].part, nil, out.later)
 		case replication.EffLocked:
 			p := out.with[i].part
 			p.done(p, e, nil)
@@ -147,8 +148,9 @@ func (v *volume) perform(out *effects) {
 //
 // The data of a read goes to the client without a copy when the machine completes the read at once, which is nearly always.
 // Otherwise the machine keeps the slice for a while: then the memory is left to the collector.
-func (v *volume) receive(from block.ChunkID, m *replication.Message, buf *pagebuf.Buf) {
+func (v *volume) receive(from block.ChunkID, m *replication.Message, buf *pagebuf.Buf, later *wakes.List) {
 	out := getEffects()
+	out.later = later
 	v.mu.Lock()
 	out.list = v.o.Receive(v.s.now(), from, m, out.list)
 	v.settle(out)
@@ -157,7 +159,7 @@ func (v *volume) receive(from block.ChunkID, m *replication.Message, buf *pagebu
 		for i := range out.list {
 			e := &out.list[i]
 			if e.Kind == replication.EffComplete && len(e.Data) > 0 && len(m.Data) > 0 && &e.Data[0] == &m.Data[0] {
-				v.complete(e, out.with[i].part, buf)
+				v.complete(e, out.with[i].part, buf, later)
 				e.Kind, buf = 0, nil
 				break
 			}

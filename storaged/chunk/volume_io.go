@@ -10,6 +10,7 @@ import (
 	"github.com/iomesh/iomesh/storaged/pagebuf"
 	"github.com/iomesh/iomesh/storaged/replication"
 	"github.com/iomesh/iomesh/storaged/target"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 // atomicMaxBytes is the longest write stored as a whole or not at all: one journal record. A write that crosses from one extent into the next
@@ -146,6 +147,7 @@ func (v *volume) submitRead(r *request) {
 		return
 	}
 	out := getEffects()
+	out.later = r.c.Wakes
 	v.mu.Lock()
 	if v.lost {
 		v.mu.Unlock()
@@ -188,6 +190,7 @@ func (v *volume) submitWrite(r *request) {
 		return
 	}
 	out := getEffects()
+	out.later = r.c.Wakes
 	v.mu.Lock()
 	if v.lost {
 		v.mu.Unlock()
@@ -244,6 +247,7 @@ func (v *volume) submitZero(r *request, off, n uint64) {
 		return
 	}
 	out := getEffects()
+	out.later = r.c.Wakes
 	v.mu.Lock()
 	if v.lost {
 		v.mu.Unlock()
@@ -268,6 +272,7 @@ func (v *volume) submitZero(r *request, off, n uint64) {
 
 func (v *volume) submitFlush(r *request) {
 	out := getEffects()
+	out.later = r.c.Wakes
 	v.mu.Lock()
 	if v.lost {
 		v.mu.Unlock()
@@ -329,7 +334,7 @@ func (v *volume) endLocked(e *replication.Effect) *part {
 }
 
 // complete finishes a part. buf, if not nil, is what the data of a read lies in; complete takes over its reference.
-func (v *volume) complete(e *replication.Effect, p *part, buf *pagebuf.Buf) {
+func (v *volume) complete(e *replication.Effect, p *part, buf *pagebuf.Buf, later *wakes.List) {
 	if p.done != nil {
 		p.done(p, e, buf)
 		return
@@ -374,7 +379,7 @@ func (v *volume) complete(e *replication.Effect, p *part, buf *pagebuf.Buf) {
 	default:
 		c.Lend(e.Data[skew:skew+c.Length], buf)
 	}
-	c.Complete(res)
+	c.CompleteLater(res, later)
 }
 
 // dropLocked forgets a part that the machine is done with.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/pagebuf"
+	"github.com/iomesh/iomesh/storaged/socket"
+	"github.com/iomesh/iomesh/storaged/wakes"
 	"github.com/iomesh/iomesh/storaged/wire"
 )
 
@@ -54,10 +56,26 @@ type Conn struct {
 	wake   sync.Cond
 	queue  []outFrame
 	queued int
+	pen    pen
 	closed bool
 	err    error
 	heads  [][]byte
+
+	// Of whoever has the pen: what is being sent, what of it is left, and the place of that.
+	batch []outFrame
+	left  net.Buffers
+	vec   net.Buffers
+	sock  socket.Writer
 }
+
+// pen says who writes. Whoever has it goes on until the queue is empty.
+type pen uint8
+
+const (
+	penFree   pen = iota
+	penInline     // a goroutine in Wake, which does not wait
+	penWriter     // writeLoop, awake or about to be
+)
 
 type outFrame struct {
 	head []byte
@@ -68,6 +86,7 @@ type outFrame struct {
 func newConn(nc net.Conn, h Hello, class Class, outgoing bool) *Conn {
 	c := &Conn{Peer: h.Chunk, Boot: h.Boot, Class: class, Outgoing: outgoing, nc: nc}
 	c.wake.L = &c.mu
+	c.sock.Init(nc)
 	return c
 }
 
@@ -85,8 +104,9 @@ func (c *Conn) Head() []byte {
 }
 
 // Send queues a sealed frame (see Head and wire.SealFrame). data, if any, belongs to buf, of which Send takes over one
-// reference: it is released once the bytes are sent or the connection is gone. Frames arrive in the order of Send.
-func (c *Conn) Send(head, data []byte, buf *pagebuf.Buf) {
+// reference: it is released once the bytes are sent or the connection is gone. Frames arrive in the order of Send. They go out with the Wake
+// that later is left, or at once without one.
+func (c *Conn) Send(head, data []byte, buf *pagebuf.Buf, later *wakes.List) {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -96,13 +116,88 @@ func (c *Conn) Send(head, data []byte, buf *pagebuf.Buf) {
 	c.queue = append(c.queue, outFrame{head, data, buf})
 	c.queued += len(head) + len(data)
 	full := c.queued > QueueMaxBytes
-	if len(c.queue) == 1 {
-		c.wake.Signal()
-	}
+	free := c.pen == penFree
 	c.mu.Unlock()
 	if full {
 		c.Close(errQueueFull)
 	}
+	if free {
+		later.Later(c)
+	}
+}
+
+// inlineMax is how many bytes, and inlineFrames how many frames, are sent by the goroutine that has work sent; more is left to the writer.
+const (
+	inlineMax    = 128 << 10
+	inlineFrames = 256
+)
+
+// Wake implements wakes.Sleeper. What is queued is sent by the calling goroutine, as far as the socket takes it without waiting: that spares
+// short messages the way through another goroutine.
+func (c *Conn) Wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.pen == penFree && !c.closed && len(c.queue) > 0 {
+		if !c.sock.Able() || c.queued > inlineMax || len(c.queue) > inlineFrames {
+			c.pen = penWriter
+			c.wake.Signal()
+			return
+		}
+		c.pen = penInline
+		c.take()
+		c.mu.Unlock()
+		c.gather()
+		done := c.sock.Try(&c.left)
+		if done {
+			c.release()
+		}
+		c.mu.Lock()
+		if done {
+			c.recycle()
+			c.pen = penFree
+		}
+		if !done || c.closed {
+			c.pen = penWriter
+			c.wake.Signal()
+		}
+	}
+}
+
+// take makes the queue the batch. mu is held.
+func (c *Conn) take() {
+	c.batch, c.queue = c.queue, c.batch[:0]
+	c.queued = 0
+}
+
+// gather makes a vector of the batch.
+func (c *Conn) gather() {
+	c.vec = c.vec[:0]
+	for _, f := range c.batch {
+		c.vec = append(c.vec, f.head)
+		if len(f.data) > 0 {
+			c.vec = append(c.vec, f.data)
+		}
+	}
+	c.left = c.vec
+}
+
+// release gives back the data of the batch.
+func (c *Conn) release() {
+	clear(c.vec)
+	for _, f := range c.batch {
+		f.buf.Release()
+	}
+}
+
+// recycle keeps the heads of the batch for Head. mu is held.
+func (c *Conn) recycle() {
+	for _, f := range c.batch {
+		if cap(f.head) <= 4096 && len(c.heads) < 256 {
+			c.heads = append(c.heads, f.head)
+		}
+	}
+	clear(c.batch)
+	c.batch = c.batch[:0]
 }
 
 // Close ends the connection for the stated reason; Handler.Down follows once its goroutines have ended.
@@ -120,57 +215,44 @@ func (c *Conn) Close(reason error) {
 	_ = c.nc.Close()
 }
 
-// writeLoop sends what is queued until the connection closes.
+// writeLoop sends what Wake leaves to it until the connection closes.
 func (c *Conn) writeLoop() {
-	var batch []outFrame
-	var vec net.Buffers
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for {
-		c.mu.Lock()
-		for _, f := range batch {
-			if cap(f.head) <= 4096 && len(c.heads) < 256 {
-				c.heads = append(c.heads, f.head)
-			}
-		}
-		clear(batch)
-		batch = batch[:0]
-		for len(c.queue) == 0 && !c.closed {
+		// A goroutine in Wake does not wait, and hands the pen over when the connection closes meanwhile.
+		for c.pen != penWriter && (!c.closed || c.pen == penInline) {
 			c.wake.Wait()
 		}
 		if c.closed {
-			rest := c.queue
-			c.queue = nil
-			c.mu.Unlock()
-			for _, f := range rest {
+			for _, f := range append(c.batch, c.queue...) {
 				f.buf.Release()
 			}
+			c.batch, c.queue = nil, nil
 			return
 		}
-		batch, c.queue = c.queue, batch
-		c.queued = 0
-		c.mu.Unlock()
-
-		vec = vec[:0]
-		for _, f := range batch {
-			vec = append(vec, f.head)
-			if len(f.data) > 0 {
-				vec = append(vec, f.data)
+		if len(c.batch) == 0 {
+			if len(c.queue) == 0 {
+				c.pen = penFree
+				continue
 			}
+			c.take()
+			c.gather()
 		}
-		// WriteTo consumes the slice it is called on; keep ours for the next round.
-		v := vec
-		_, err := v.WriteTo(c.nc)
-		clear(vec)
-		for _, f := range batch {
-			f.buf.Release()
-		}
+		c.mu.Unlock()
+		_, err := c.left.WriteTo(c.nc)
+		c.release()
 		if err != nil {
 			c.Close(fmt.Errorf("send to chunk %s: %w", c.Peer, err))
 		}
+		c.mu.Lock()
+		c.recycle()
 	}
 }
 
 // readLoop hands frames to h until the connection closes.
 func (c *Conn) readLoop(r *wire.Reader, h Handler) {
+	defer h.Idle(c)
 	var f wire.Frame
 	for {
 		if err := r.Read(&f); err != nil {
@@ -178,7 +260,7 @@ func (c *Conn) readLoop(r *wire.Reader, h Handler) {
 			return
 		}
 		h.Frame(c, &f)
-		if r.Buffered() < wire.HeaderSize {
+		if !r.Ready() {
 			h.Idle(c)
 		}
 	}

@@ -9,7 +9,8 @@
 //
 // Goroutines: one reader and one writer per connection, one dialler per Link and class; all end when Network.Close
 // returns. The reader calls Handler.Frame for each frame and Handler.Idle when no further whole frame may be waiting, so
-// that handlers can answer in batches. The writer sends all that has queued since its last system call with one writev.
+// that handlers can answer in batches (package wakes). What a batch has queued is sent with one writev: by the goroutine that ends the batch as
+// far as the socket takes it at once, the rest by the writer.
 // The queue of a connection is bounded by QueueMaxBytes: a peer that does not read is disconnected, never waited for.
 //
 // Nothing is resent: what was queued on a connection that broke is lost, and the protocol core is told (Handler.Down).

@@ -20,7 +20,7 @@ type Handler interface {
 	Up(c *Conn)
 	// Frame owns f.Buf; f.Head is valid during the call only.
 	Frame(c *Conn, f *wire.Frame)
-	// Idle is called after Frame when the reader is about to wait.
+	// Idle is called after Frame when the reader is about to wait, and before Down.
 	Idle(c *Conn)
 	Down(c *Conn, reason error)
 }

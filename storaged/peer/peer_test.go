@@ -107,7 +107,7 @@ func TestFramesArriveInOrderWithTheirData(t *testing.T) {
 				}
 				head := append(conn.Head(), byte(i), byte(i>>8))
 				wire.SealFrame(head, 9, 0, 1, len(buf.B))
-				conn.Send(head, buf.B, buf)
+				conn.Send(head, buf.B, buf, nil)
 			}
 			for i := range n {
 				got := <-b.rec.frames

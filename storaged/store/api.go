@@ -8,6 +8,7 @@ import (
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store/vdisk"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 // Errors a caller decides by. They are wrapped with the object they concern; use errors.Is.
@@ -294,7 +295,10 @@ func (s *Store) Superblock() Superblock { return s.super() }
 
 // Submit queues the write and returns at once; its Completer learns of the outcome, errors of validation included. Writes of
 // one extent are applied in the order of submission. Safe for concurrent use.
-func (s *Store) Submit(w *Write) { s.submit(w) }
+func (s *Store) Submit(w *Write) { s.submit(w, nil) }
+
+// SubmitLater is Submit that lets the committer sleep until the list is woken.
+func (s *Store) SubmitLater(w *Write, later *wakes.List) { s.submit(w, later) }
 
 // SubmitBatch queues several writes with one hand-off.
 func (s *Store) SubmitBatch(ws []*Write) { s.submitBatch(ws) }

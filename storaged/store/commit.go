@@ -6,6 +6,7 @@ import (
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store/vdisk"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 const (
@@ -96,21 +97,42 @@ func (b *batch) touch(handle uint32) {
 	b.touched = append(b.touched, handle)
 }
 
-func (s *Store) submit(w *Write) {
-	if s.enqueue(item{w: w}) {
+func (s *Store) submit(w *Write, later *wakes.List) {
+	s.qmu.Lock()
+	if s.closing {
+		s.qmu.Unlock()
+		s.refuse(w)
 		return
 	}
-	s.refuse(w)
+	s.queue = append(s.queue, item{w: w})
+	waits := s.waits
+	s.qmu.Unlock()
+	if waits {
+		later.Later(s)
+	}
+}
+
+// Wake implements wakes.Sleeper: the committer and the disk's reads go on with what was left to them.
+func (s *Store) Wake() {
+	s.qmu.Lock()
+	if s.waits && len(s.queue) > 0 {
+		s.waits = false
+		s.qcond.Broadcast()
+	}
+	s.qmu.Unlock()
+	if s.async != nil {
+		s.async.Kick()
+	}
 }
 
 func (s *Store) submitBatch(ws []*Write) {
 	s.qmu.Lock()
 	if !s.closing {
-		wake := len(s.queue) == 0
 		for _, w := range ws {
 			s.queue = append(s.queue, item{w: w})
 		}
-		if wake {
+		if s.waits {
+			s.waits = false
 			s.qcond.Broadcast()
 		}
 		s.qmu.Unlock()
@@ -135,7 +157,8 @@ func (s *Store) enqueue(it item) bool {
 		return false
 	}
 	s.queue = append(s.queue, it)
-	if len(s.queue) == 1 {
+	if s.waits {
+		s.waits = false
 		s.qcond.Broadcast()
 	}
 	return true
@@ -153,8 +176,10 @@ func (s *Store) commitLoop() {
 				s.qmu.Unlock()
 				return
 			}
+			s.waits = true
 			s.qcond.Wait()
 		}
+		s.waits = false
 		work := s.queue
 		s.queue = s.spare[:0]
 		s.busy = true

@@ -46,7 +46,7 @@ var readingsPool = sync.Pool{New: func() any { return new([]*Reading) }}
 // the reads that end at the same time.
 const readingMax = 16
 
-// StartRead begins a read, which the next KickReads hands to the disk, or says false: Read can do it. It never waits for the disk. The completion
+// StartRead begins a read, which the next Wake hands to the disk, or says false: Read can do it. It never waits for the disk. The completion
 // call may come before it returns. Whoever closes the store waits first for the readings begun.
 func (s *Store) StartRead(r *Reading) bool {
 	n := int(r.Range.Count)
@@ -93,7 +93,7 @@ func (s *Store) StartRead(r *Reading) bool {
 				s.io.end(r.mark)
 				return false
 			}
-			// Some are begun: their end, which comes after the Kick, ends the reading.
+			// Some are begun: their end, which comes after the Wake, ends the reading.
 			s.tooMany(r, len(r.parts)-i)
 			break
 		}
@@ -111,13 +111,6 @@ func (s *Store) tooMany(r *Reading, n int) {
 	if last {
 		s.finishReading(r)
 		r.Completer.ReadsComplete([]*Reading{r})
-	}
-}
-
-// KickReads hands the readings begun to the disk.
-func (s *Store) KickReads() {
-	if s.async != nil {
-		s.async.Kick()
 	}
 }
 

@@ -88,7 +88,7 @@ func readOne(s *Store, r *Reading) error {
 	w := readingWaiter{make(chan *Reading, 1)}
 	r.Completer = w
 	if s.StartRead(r) {
-		s.KickReads()
+		s.Wake()
 		if (<-w.done).Err == nil {
 			return nil
 		}

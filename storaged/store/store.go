@@ -52,6 +52,7 @@ type Store struct {
 	queue    []item
 	spare    []item
 	busy     bool // the committer works on items taken from the queue
+	waits    bool // the committer waits for the queue
 	closing  bool
 	larges   map[uint64]struct{} // large writes whose data is not yet journalled, by order
 	largeSeq uint64

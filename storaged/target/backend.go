@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/iomesh/iomesh/storaged/pagebuf"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 // Op is what a Command asks of a Volume.
@@ -132,17 +133,27 @@ type Command struct {
 	Buf *pagebuf.Buf
 	// Done is called exactly once by Complete, in the goroutine of the caller of Complete. Set by whoever submits.
 	Done func(*Command, Result)
+	// Wakes, if not nil, collects wake-ups: whoever submits has more to submit, and wakes everyone when that is done. It is not for use after Submit
+	// has returned.
+	Wakes *wakes.List
 	// Private is for the Volume alone and survives pooling: a Volume can keep its own per-command state here and find it
 	// again in a later Submit instead of allocating. The target never touches it.
 	Private any
 
 	aborting atomic.Bool
 	task     *task
+	later    *wakes.List // of CompleteLater, while it runs
 }
 
 // Complete hands the command back with its result. It may be called from any goroutine, also from within Submit. It does not
 // block: the response is queued for the connection's writer.
-func (c *Command) Complete(r Result) { c.Done(c, r) }
+func (c *Command) Complete(r Result) { c.CompleteLater(r, nil) }
+
+// CompleteLater is Complete by one who completes many commands at a time: the responses go out when the list is woken, together.
+func (c *Command) CompleteLater(r Result, later *wakes.List) {
+	c.later = later
+	c.Done(c, r)
+}
 
 // Lend sets the data of an OpRead to data, which lies in buf, instead of filling the target's buffer. Call it before Complete. The
 // target takes over one reference to buf and releases it after the bytes were handed to the socket; they must not change before.

@@ -157,17 +157,23 @@ func (x *session) lose(t *task) {
 
 // finishTask ends the execution of a task and queues its response, unless it was aborted.
 func (x *session) finishTask(t *task) {
+	later := t.cmd.later
+	t.cmd.later = nil
 	x.mu.Lock()
 	x.executing--
-	if t.aborted || x.closed {
-		x.freeLocked(t)
-	} else {
+	queued := !t.aborted && !x.closed
+	if queued {
 		t.state = taskQueued
 		t.out = out{t: t}
-		x.enqueueLocked(&t.out)
+		x.appendLocked(&t.out)
+	} else {
+		x.freeLocked(t)
 	}
 	waiting := len(x.memQueue) > 0
 	x.mu.Unlock()
+	if queued {
+		later.Later(x)
+	}
 	if waiting {
 		x.pump()
 	}
@@ -188,12 +194,15 @@ func (t *task) do(op Op, offset, length uint64, data []byte) Result {
 		t.wait = make(chan Result, 1)
 	}
 	t.cmd.Op, t.cmd.Offset, t.cmd.Length, t.cmd.Data = op, offset, length, data
-	t.cmd.Done = stepped
+	t.cmd.Done, t.cmd.Wakes = stepped, nil
 	t.s.dev.volume.Submit(&t.cmd)
 	return <-t.wait
 }
 
-func stepped(c *Command, r Result) { c.task.wait <- r }
+func stepped(c *Command, r Result) {
+	c.later = nil
+	c.task.wait <- r
+}
 
 // step is do that ends the task unless the result is OK. A task that is being aborted is not continued.
 func (t *task) step(op Op, offset, length uint64, data []byte) bool {

@@ -243,13 +243,11 @@ func (x *session) logout(h *pdu.Header) error {
 
 // lingerAfterLogout waits until the writer has sent the last response and closed the connection, or the initiator has.
 func (x *session) lingerAfterLogout() error {
+	x.wakes.Wake()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.corked = false
-	if x.head != nil && x.writerIdle {
-		x.writerIdle = false
-		x.writerCond.Signal()
-	}
+	x.wakeWriterLocked()
 	for !x.closed {
 		x.goneCond.Wait()
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/iomesh/iomesh/internal/iscsi/pdu"
 	"github.com/iomesh/iomesh/internal/scsi"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 // errLogout ends the reader after a logout request.
@@ -21,17 +22,19 @@ func protocolError(format string, a ...any) error {
 // read is the reader: it takes PDUs until the connection ends. nil means a logout.
 func (x *session) read() error {
 	corked := false
+	defer x.wakes.Wake()
 	for {
-		// While more requests are in the buffer, responses are collected; before waiting they are let go.
-		if more := x.reader.Ready(); more != corked {
+		// While more requests are in the buffer, responses are collected, and so is what the volume has to do; before waiting all is let go.
+		more := x.reader.Ready()
+		if more != corked {
 			corked = more
 			x.mu.Lock()
 			x.corked = more
-			if !more && x.head != nil && x.writerIdle {
-				x.writerIdle = false
-				x.writerCond.Signal()
-			}
 			x.mu.Unlock()
+		}
+		if !more {
+			x.wakes.Wake()
+			x.Wake()
 		}
 		h, err := x.reader.Next()
 		if err != nil {
@@ -222,7 +225,7 @@ func (x *session) collect(t *task, h *pdu.Header) error {
 		return err
 	}
 	waits := t.state == taskMemory // only this goroutine changes it while filling is set
-	x.advance(t)
+	x.advance(t, &x.wakes)
 	if waits {
 		x.pump()
 	}
@@ -266,10 +269,11 @@ func (x *session) fill(t *task, h *pdu.Header) error {
 // damaged ends a command whose data did not arrive whole.
 func damaged(t *task) { t.s.finishTask(t) }
 
-// advance moves a task on after data or memory have come. The caller has set filling.
-func (x *session) advance(t *task) {
+// advance moves a task on after data or memory have come. The caller has set filling. later is for what the volume has to do.
+func (x *session) advance(t *task, later *wakes.List) {
 	x.mu.Lock()
 	t.filling = false
+	t.cmd.Wakes = later
 	switch {
 	case t.aborted || x.closed:
 		if t.queued {
@@ -356,7 +360,7 @@ func (x *session) dataOut(h *pdu.Header) error {
 		if t.state == taskMemory {
 			x.leaveMemory(t)
 		}
-		x.advance(t)
+		x.advance(t, &x.wakes)
 		return nil
 	}
 	t.dataSN++
@@ -381,7 +385,7 @@ func (x *session) dataOut(h *pdu.Header) error {
 		return nil
 	}
 	waits := t.state == taskMemory
-	x.advance(t)
+	x.advance(t, &x.wakes)
 	if waits {
 		x.pump()
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/iomesh/iomesh/internal/iscsi/login"
 	"github.com/iomesh/iomesh/internal/iscsi/pdu"
 	"github.com/iomesh/iomesh/internal/scsi"
+	"github.com/iomesh/iomesh/storaged/socket"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 const codeCapacityChanged = scsi.CapacityChanged
@@ -67,9 +69,10 @@ type session struct {
 	closed     bool
 	running    bool
 	stopWriter bool
-	writerIdle bool
+	pen        pen
 	corked     bool
 	head, tail *out
+	outBytes   int // data of the queue
 	misc       int // entries of the out queue that belong to no task
 	slots      []*task
 	freeSlots  []int
@@ -78,6 +81,14 @@ type session struct {
 	memUsed    int64
 	memQueue   []*task
 	managing   int // task management requests in progress
+
+	wakes wakes.List // of the reader
+
+	// Of whoever has the pen.
+	sock   socket.Writer
+	rest   *out // what is written in part
+	ending bool // the connection is closed after it
+	failed bool // the connection takes nothing any more
 
 	ended chan struct{}
 }
@@ -107,6 +118,7 @@ func (x *session) run(a *loginAttempt, out login.Outcome) {
 	if t, ok := x.conn.(*net.TCPConn); ok {
 		t.SetNoDelay(true)
 	}
+	x.sock.Init(x.conn)
 	x.log.Debug("session begins", slog.Bool("discovery", x.discovery))
 
 	writerDone := make(chan struct{})
@@ -155,7 +167,7 @@ func (x *session) close(reason string) {
 		}
 	}
 	x.goneCond.Broadcast()
-	x.writerCond.Signal()
+	x.wakeWriterLocked()
 	x.mu.Unlock()
 	x.log.Debug("session closes", slog.String("reason", reason))
 	x.conn.Close()
@@ -296,7 +308,7 @@ func (x *session) pump() {
 		t.state = taskCollecting
 		t.filling = true
 		x.mu.Unlock()
-		x.advance(t)
+		x.advance(t, nil)
 	}
 }
 
@@ -384,17 +396,24 @@ var outPool = sync.Pool{New: func() any { return &out{} }}
 
 // enqueueLocked appends to the queue and wakes the writer, unless the reader is about to bring more.
 func (x *session) enqueueLocked(o *out) {
+	x.appendLocked(o)
+	if !x.corked {
+		x.wakeWriterLocked()
+	}
+}
+
+// appendLocked appends to the queue.
+func (x *session) appendLocked(o *out) {
 	o.next = nil
+	if o.t != nil && !o.r2t {
+		x.outBytes += len(o.t.data)
+	}
 	if x.tail == nil {
 		x.head = o
 	} else {
 		x.tail.next = o
 	}
 	x.tail = o
-	if x.writerIdle && !x.corked {
-		x.writerIdle = false
-		x.writerCond.Signal()
-	}
 }
 
 // send queues a PDU that belongs to no task. stat says that it takes a StatSN.

@@ -88,6 +88,7 @@ func (t *task) reset() {
 	t.cmd.Private = private
 	t.state, t.serial, t.slot = taskIdle, serial, -1
 	t.counted, t.aborted, t.queued, t.dead = false, false, false, false
+	t.cmd.Wakes, t.cmd.later = nil, nil
 	t.want, t.got, t.unsolicited, t.firstEnd, t.burstEnd = 0, 0, false, 0, 0
 	t.dataSN, t.r2tSN, t.ttt = 0, 0, pdu.NoTag
 	t.held, t.filling, t.need, t.lent, t.mem, t.buf, t.start = nil, false, 0, false, 0, nil, nil

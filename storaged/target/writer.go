@@ -5,57 +5,148 @@ import (
 	"github.com/iomesh/iomesh/internal/scsi"
 )
 
-// flushBytes is how much is collected before it is written.
-const flushBytes = 1 << 20
+// flushBytes is how much is collected before it is written. inlineBytes is how much data is written by a goroutine that has completed commands;
+// more is left to the writer.
+const (
+	flushBytes  = 1 << 20
+	inlineBytes = 128 << 10
+)
 
-// write is the writer: it turns the out queue into PDUs, many per system call. After the session has closed it only empties the
-// queue, until run stops it.
-func (x *session) write() {
-	failed := false
-	for {
-		x.mu.Lock()
-		for x.head == nil && !x.stopWriter {
-			x.writerIdle = true
-			x.writerCond.Wait()
-		}
-		x.writerIdle = false
-		list := x.head
-		x.head, x.tail = nil, nil
-		stop := x.stopWriter && list == nil
-		failed = failed || x.closed
-		x.mu.Unlock()
-		if stop {
+// pen says who writes to the connection. Whoever has it goes on until the out queue is empty.
+type pen uint8
+
+const (
+	penFree   pen = iota
+	penInline     // a goroutine in Wake, which does not wait
+	penWriter     // the writer, awake or about to be
+)
+
+// wakeWriterLocked leaves the out queue to the writer.
+func (x *session) wakeWriterLocked() {
+	if x.pen == penFree {
+		x.pen = penWriter
+	}
+	x.writerCond.Signal()
+}
+
+// Wake implements wakes.Sleeper. What the out queue holds is written by the calling goroutine, as far as the socket takes it without waiting:
+// that spares short responses the way through another goroutine.
+func (x *session) Wake() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for x.pen == penFree && x.head != nil && !x.corked {
+		if x.closed || x.outBytes > inlineBytes || !x.sock.Able() {
+			x.wakeWriterLocked()
 			return
 		}
-		for list != nil {
-			list = x.writeSome(list, &failed)
+		list := x.head
+		x.head, x.tail, x.outBytes = nil, nil, 0
+		x.pen = penInline
+		x.mu.Unlock()
+		list = x.gather(list, nil)
+		x.flushes.Add(1)
+		done := x.sock.Try(x.batch.Buffers())
+		if done {
+			x.flushes.Add(1)
+			x.batch.Reset()
+			x.written(list, nil)
+		}
+		x.mu.Lock()
+		if done {
+			x.pen = penFree
+		} else {
+			x.rest, x.pen = list, penWriter
+		}
+		if !done || x.closed || x.stopWriter {
+			x.wakeWriterLocked()
 		}
 	}
 }
 
-// writeSome writes entries up to flushBytes and returns the rest.
-func (x *session) writeSome(list *out, failed *bool) (rest *out) {
-	end := list
-	r2ts, last := false, false
-	for ; end != nil && x.batch.Len() < flushBytes; end = end.next {
-		if !*failed {
-			x.encode(end)
+// write is the writer: it turns the out queue into PDUs, many per system call, where that takes longer than others may wait. After the session
+// has closed it only empties the queue, until run stops it.
+func (x *session) write() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for {
+		for x.pen != penWriter && !(x.stopWriter && x.pen == penFree) {
+			x.writerCond.Wait()
 		}
-		r2ts = r2ts || end.r2t
-		last = last || end.last
+		x.pen = penWriter
+		x.failed = x.failed || x.closed
+		list, begun := x.rest, x.rest != nil || x.batch.Len() > 0
+		if !begun {
+			list = x.head
+			x.head, x.tail, x.outBytes = nil, nil, 0
+		}
+		if list == nil && !begun {
+			if x.stopWriter {
+				return
+			}
+			x.pen = penFree
+			continue
+		}
+		x.rest = nil
+		x.mu.Unlock()
+		if begun {
+			x.flush()
+			x.written(list, nil)
+			list = nil
+		}
+		for list != nil {
+			list = x.writeSome(list)
+		}
+		x.mu.Lock()
+	}
+}
+
+// writeSome writes entries up to flushBytes and returns the rest.
+func (x *session) writeSome(list *out) (rest *out) {
+	end, n := list, 0
+	for ; end != nil && n < flushBytes; end = end.next {
+		if end.t != nil && !end.r2t {
+			n += len(end.t.data)
+		}
+	}
+	list = x.gather(list, end)
+	x.flushes.Add(1)
+	x.batch.Buffers()
+	x.flush()
+	x.written(list, end)
+	return end
+}
+
+// gather makes PDUs of [list, end), of which it returns what is left: R2Ts are done with. Nothing is encoded for a connection that takes nothing.
+func (x *session) gather(list, end *out) *out {
+	r2ts := false
+	x.ending = false
+	for o := list; o != end; o = o.next {
+		if !x.failed {
+			x.encode(o)
+		}
+		r2ts = r2ts || o.r2t
+		x.ending = x.ending || o.last
 	}
 	if r2ts {
 		list = x.solicited(list, end)
 	}
-	if !*failed {
-		x.flushes.Add(1)
-		_, err := x.batch.WriteTo(x.conn)
-		x.flushes.Add(1)
-		if err != nil {
-			*failed = true
+	return list
+}
+
+// flush writes what gather has left in the batch, or what of it Wake has left.
+func (x *session) flush() {
+	if !x.failed {
+		if _, err := x.batch.Rest().WriteTo(x.conn); err != nil {
+			x.failed = true
 			x.conn.Close()
 		}
 	}
+	x.flushes.Add(1)
+	x.batch.Reset()
+}
+
+// written ends the tasks of [list, end), whose PDUs are written.
+func (x *session) written(list, end *out) {
 	freed := false
 	x.mu.Lock()
 	for o := list; o != end; {
@@ -79,10 +170,9 @@ func (x *session) writeSome(list *out, failed *bool) (rest *out) {
 	if waiting {
 		x.pump()
 	}
-	if last {
+	if x.ending {
 		x.close("logged out")
 	}
-	return end
 }
 
 // solicited takes the R2Ts, which are encoded, out of [list, end). From here on Data-Out for their tasks is expected: it may come, and the

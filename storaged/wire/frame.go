@@ -63,8 +63,15 @@ func NewReader(r io.Reader, pool *pagebuf.Pool) *Reader {
 	return &Reader{r: bufio.NewReaderSize(r, 256<<10), pool: pool}
 }
 
-// Buffered is the number of bytes already received but not yet returned.
-func (r *Reader) Buffered() int { return r.r.Buffered() }
+// Ready reports whether the next Read returns without waiting for the peer.
+func (r *Reader) Ready() bool {
+	n := r.r.Buffered()
+	if n < HeaderSize {
+		return false
+	}
+	h, err := r.r.Peek(HeaderSize)
+	return err == nil && uint64(n) >= HeaderSize+uint64(binary.LittleEndian.Uint32(h[8:]))+uint64(binary.LittleEndian.Uint32(h[12:]))
+}
 
 // Read returns the next frame. io.EOF means the peer closed between frames; any other error, and every one that wraps
 // ErrCorrupt, means that the connection must be dropped.

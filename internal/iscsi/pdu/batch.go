@@ -63,11 +63,16 @@ func (b *Batch) Len() int { return b.size }
 
 // WriteTo writes everything collected and empties the batch, also on error.
 func (b *Batch) WriteTo(w io.Writer) (int64, error) {
-	defer b.reset()
+	defer b.Reset()
 	if len(b.cuts) == 0 {
 		n, err := w.Write(b.bytes)
 		return int64(n), err
 	}
+	return b.Buffers().WriteTo(w)
+}
+
+// Buffers returns everything collected, for a caller that writes it in its own way: nothing may be added before Reset.
+func (b *Batch) Buffers() *net.Buffers {
 	at := 0
 	for _, c := range b.cuts {
 		if c.at > at {
@@ -80,10 +85,14 @@ func (b *Batch) WriteTo(w io.Writer) (int64, error) {
 		b.vector = append(b.vector, b.bytes[at:])
 	}
 	b.bufs = net.Buffers(b.vector)
-	return b.bufs.WriteTo(w)
+	return &b.bufs
 }
 
-func (b *Batch) reset() {
+// Rest is what of the Buffers returned last has not been consumed.
+func (b *Batch) Rest() *net.Buffers { return &b.bufs }
+
+// Reset empties the batch.
+func (b *Batch) Reset() {
 	// A burst must not keep its memory for ever.
 	if cap(b.bytes) > 256<<10 {
 		b.bytes = nil

@@ -22,7 +22,7 @@ var (
 )
 
 // readBuffer is the size of the stream buffer: several small PDUs per system call. Longer data segments bypass it.
-const readBuffer = 32 << 10
+const readBuffer = 64 << 10
 
 // Reader splits a byte stream into PDUs: Next, then ReadData or SkipData, in turn. Not safe for concurrent use.
 type Reader struct {
@@ -43,13 +43,34 @@ func NewReader(r io.Reader, dataMax int) *Reader {
 	return &Reader{br: bufio.NewReaderSize(r, readBuffer), DataMax: dataMax}
 }
 
-// Ready reports whether the next header can be read without waiting, also if the present data segment is skipped.
+// Ready reports whether the next PDU can be read without waiting, with its data, also if the present data segment is skipped.
 func (r *Reader) Ready() bool {
-	skip := r.left + -r.left&3
-	if r.DataDigest && r.left > 0 {
-		skip += 4
+	skip := r.padded(r.left)
+	if r.br.Buffered() < skip+Size {
+		return false
 	}
-	return r.br.Buffered() >= skip+Size
+	p, err := r.br.Peek(skip + Size)
+	if err != nil {
+		return false
+	}
+	h := (*Header)(p[skip:])
+	n := skip + Size + h.AHSBytes() + r.padded(h.DataLen())
+	if r.HeaderDigest {
+		n += 4
+	}
+	return r.br.Buffered() >= n
+}
+
+// padded is the length on the wire of a data segment.
+func (r *Reader) padded(n int) int {
+	if n == 0 {
+		return 0
+	}
+	n += -n & 3
+	if r.DataDigest {
+		n += 4
+	}
+	return n
 }
 
 // WaitByte returns once a byte can be read or the stream fails. The byte stays.
