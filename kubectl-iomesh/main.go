@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/go-logr/logr"
+	"helm.sh/helm/v4/pkg/kube"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // logins of cloud providers in kubeconfigs
 	"k8s.io/klog/v2"
@@ -18,6 +19,8 @@ import (
 func main() {
 	// Libraries below log what the commands report anyway, or what is no fault at all: a closed stream.
 	klog.SetLogger(logr.Discard())
+	// The fields of a release belong to helm, whoever applies it: else `helm upgrade` would be refused after an installation by this command.
+	kube.ManagedFieldsManager = "helm"
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal unwinds, the second kills.
 	context.AfterFunc(ctx, stop)
