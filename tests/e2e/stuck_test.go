@@ -17,7 +17,7 @@ const stuckPod = `
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: stuck}
-spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}
+spec: {accessModes: [ReadWriteOnce], storageClassName: iomesh-csi-driver, resources: {requests: {storage: 64Mi}}}
 ---
 apiVersion: v1
 kind: Pod
