@@ -16,19 +16,22 @@ type rig struct {
 	done int
 }
 
-func newRig(tb testing.TB) *rig {
+func newRig(tb testing.TB) *rig { return newRigAt(tb, 1, 2, 3) }
+
+// newRigAt has a member on each of the chunks; the first is the owner.
+func newRigAt(tb testing.TB, chunks ...block.ChunkID) *rig {
 	g := &rig{now: 1}
 	promises := map[block.ChunkID]*Promise{}
 	rec := Record{Generation: 1, Revision: 1}
-	for c := block.ChunkID(1); c <= 3; c++ {
+	for i, c := range chunks {
 		promises[c] = &Promise{}
 		promises[c].Extend(1<<62, 7)
-		rec.Members = append(rec.Members, Member{Disk: block.DiskID{byte(c)}, Chunk: c, Since: 1})
+		rec.Members = append(rec.Members, Member{Disk: block.DiskID{byte(i + 1)}, Chunk: c, Since: 1})
 	}
 	g.o = NewOwner(OwnerOptions{Volume: block.VolumeID{1}, Self: 1, Incarnation: 1, Epoch: 1, Extents: []Record{rec}, ReplicaFactor: 3, MinReplicas: 2,
 		SizeBlocks: block.PerExtent, Promise: func(c block.ChunkID) *Promise { return promises[c] }})
 	g.perform(g.o.Start(g.now, g.out[:0]))
-	for c := block.ChunkID(1); c <= 3; c++ {
+	for c := range promises {
 		g.perform(g.o.PeerUp(g.now, c, 1, g.out[:0]))
 	}
 	if g.o.serving != 1 {
@@ -72,8 +75,10 @@ func (g *rig) answer() {
 			m.More = nil
 			g.take(g.o.Receive(g.now, from, &m, g.out[:0]))
 			if targets != nil {
-				m.Extent, m.Disk, m.Generation = targets.Targets[0].Extent, targets.Targets[0].Disk, 1
-				g.take(g.o.Receive(g.now, from, &m, g.out[:0]))
+				for _, t := range targets.Targets {
+					m.Extent, m.Disk, m.Generation = t.Extent, t.Disk, 1
+					g.take(g.o.Receive(g.now, from, &m, g.out[:0]))
+				}
 			}
 			continue
 		case MsgWrite, MsgUnmap:

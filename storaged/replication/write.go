@@ -162,20 +162,20 @@ func (o *Owner) start(r *request) {
 // sendWrite sends a numbered write to the slots that can be reached, the own chunk last: the others' way is longer.
 func (o *Owner) sendWrite(r *request, to mask) {
 	e := r.ext
-	self := -1
+	var self mask // two while a replica moves from one disk of the own chunk to another
 	for m := to; m != 0; m &= m - 1 {
 		i := bits.TrailingZeros8(uint8(m))
 		switch p := e.slots[i].peer; {
 		case !p.taken:
 			o.needDown(e)
 		case p.chunk == o.opt.Self:
-			self = i
+			self |= bit(i)
 		default:
 			o.sendWriteTo(r, i)
 		}
 	}
-	if self >= 0 {
-		o.sendWriteTo(r, self)
+	for ; self != 0; self &= self - 1 {
+		o.sendWriteTo(r, bits.TrailingZeros8(uint8(self)))
 	}
 }
 
