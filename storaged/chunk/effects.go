@@ -15,6 +15,8 @@ type effects struct {
 	with []attached
 	// later, if not nil, has those woken who get work from the effects.
 	later *wakes.List
+	// own says that the message which the effects come from is of this chunk's owner.
+	own bool
 }
 
 // attached is what an effect refers to outside the machine: of EffComplete and EffLocked the part that ends, of EffSend what the data lies
@@ -32,7 +34,7 @@ func getEffects() *effects { return effectPool.Get().(*effects) }
 func (e *effects) put() {
 	clear(e.list)
 	clear(e.with)
-	e.with, e.later = e.with[:0], nil
+	e.with, e.later, e.own = e.with[:0], nil, false
 	if cap(e.list) > 1024 {
 		e.list, e.with = make([]replication.Effect, 0, 16), nil
 	}

@@ -96,7 +96,7 @@ func (t *replicas) epochFree(v block.VolumeID, e block.Epoch) {
 // receive hands a message to the machine. buf, if any, is what m.Data lies in; the caller keeps its reference.
 func (x *replicaShell) receive(from block.ChunkID, m *replication.Message, buf *pagebuf.Buf, later *wakes.List) {
 	out := getEffects()
-	out.later = later
+	out.later, out.own = later, from == x.s.id
 	x.mu.Lock()
 	out.list = x.r.Receive(x.s.now(), from, m, out.list)
 	x.mu.Unlock()
@@ -121,7 +121,7 @@ func (x *replicaShell) perform(out *effects, buf *pagebuf.Buf) {
 			x.s.metrics.noteAnswer(&e.Msg)
 			x.s.send(e.To, &e.Msg, buf, out.later)
 		case replication.EffStore:
-			x.s.store(x, e, buf, out.later)
+			x.s.store(x, e, buf, out)
 		case replication.EffAskLease:
 			x.s.leases.wanted(replication.VolumeEpoch{Volume: e.Msg.Volume, Epoch: e.Msg.Epoch}, e.Holder, e.To)
 		}

@@ -54,7 +54,8 @@ func (o *storeOp) finish(status replication.Status, buf *pagebuf.Buf, later *wak
 }
 
 // store begins an operation of a Replica. buf, if any, is what e.Msg.Data lies in.
-func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf, later *wakes.List) {
+func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf, out *effects) {
+	later := out.later
 	o := opPool.Get().(*storeOp)
 	o.x, o.op, o.m, o.token = x, e.Op, e.Msg, e.Token
 	if buf != nil && len(e.Msg.Data) > 0 && e.Op != replication.StoreRead {
@@ -76,6 +77,8 @@ func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf,
 	}
 	switch e.Op {
 	case replication.StoreWrite, replication.StoreUnmap:
+		// What the owner here sends was summed here, a moment ago: other chunks verify what they get.
+		o.w.SumsVerified = out.own
 		o.write(later)
 	case replication.StoreCopy:
 		if o.m.Range.Count == 0 {
@@ -107,7 +110,7 @@ func (o *storeOp) write(later *wakes.List) {
 	o.sums = append(o.sums[:0], o.m.Sums...)
 	o.w = store.Write{Extent: o.extent(), Kind: kind, Range: o.m.Range, Stamp: o.m.Stamp, SnapSeq: o.m.SnapSeq, Epoch: o.m.Epoch,
 		Generation: o.m.Generation, Watermark: o.m.Watermark, Data: o.m.Data, Sums: o.sums, Completer: completer{},
-		UseReserve: o.m.Flags&replication.FlagReserve != 0}
+		UseReserve: o.m.Flags&replication.FlagReserve != 0, SumsVerified: o.w.SumsVerified}
 	if kind == store.Unmap {
 		o.w.Data, o.w.Sums = nil, nil
 	}

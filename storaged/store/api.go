@@ -168,6 +168,8 @@ type Write struct {
 	Data []byte
 	// Sums of the blocks of Data (block.Seeder of lineage and extent). May be nil: then computed.
 	Sums []uint32
+	// SumsVerified says that this process made or verified Sums of Data: Options.CheckSums then does not verify them again.
+	SumsVerified bool
 	// Completer is told when the write is durable or has failed.
 	Completer Completer
 	// Err is the outcome, set before the completion call.

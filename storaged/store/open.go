@@ -135,14 +135,21 @@ func open(ctx context.Context, disk vdisk.Disk, o Options) (*Store, error) {
 	}
 	s := newStore(disk, sb, o)
 	s.jdisk = journal
-	if a, ok := disk.(interface{ Async() vdisk.Async }); ok {
-		s.async = a.Async()
-	}
+	s.async = asyncOf(disk)
+	asyncOf(journal)
 	if err := s.recover(); err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", disk, err)
 	}
 	s.start()
 	return s, nil
+}
+
+// asyncOf has a disk do its requests asynchronously from now on, if it can.
+func asyncOf(d vdisk.Disk) vdisk.Async {
+	if a, ok := d.(interface{ Async() vdisk.Async }); ok {
+		return a.Async()
+	}
+	return nil
 }
 
 // newStore returns an empty store without goroutines.

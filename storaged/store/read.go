@@ -12,8 +12,8 @@ import (
 type readScratch struct {
 	ents  [pageBlocks]ovEntry
 	again [1]ovEntry
-	parts []vdisk.Read
-	all   []*vdisk.Read
+	parts []vdisk.Request
+	all   []*vdisk.Request
 }
 
 // readTries bounds how often a block that does not verify is looked up again. Data moves under a reader: from the journal to
@@ -163,7 +163,7 @@ func (s *Store) readTogether(sc *readScratch, ents []ovEntry, buf []byte) bool {
 }
 
 // partsOf appends a read for each piece that lies together on the disk. What is in memory, or unwritten, needs none.
-func (s *Store) partsOf(parts []vdisk.Read, ents []ovEntry, buf []byte) []vdisk.Read {
+func (s *Store) partsOf(parts []vdisk.Request, ents []ovEntry, buf []byte) []vdisk.Request {
 	for i := 0; i < len(ents); {
 		x := ents[i]
 		j := i + 1
@@ -175,7 +175,7 @@ func (s *Store) partsOf(parts []vdisk.Read, ents []ovEntry, buf []byte) []vdisk.
 			if x.loc&locJournal != 0 {
 				off = s.journalOff(x.loc & locMask)
 			}
-			parts = append(parts, vdisk.Read{Off: off, Data: buf[i*block.Size : j*block.Size]})
+			parts = append(parts, vdisk.Request{Off: off, Data: buf[i*block.Size : j*block.Size]})
 		}
 		i = j
 	}

@@ -26,7 +26,7 @@ type Reading struct {
 
 	seeder block.Seeder
 	ents   []ovEntry
-	parts  []vdisk.Read
+	parts  []vdisk.Request
 	left   int // parts not ended; the goroutine of the disk's
 	failed bool
 	begun  time.Time
@@ -115,7 +115,7 @@ func (s *Store) tooMany(r *Reading, n int) {
 }
 
 // ReadsEnded implements vdisk.ReadsEnded.
-func (s *Store) ReadsEnded(parts []*vdisk.Read) {
+func (s *Store) ReadsEnded(parts []*vdisk.Request) {
 	done := readingsPool.Get().(*[]*Reading)
 	s.readMu.Lock()
 	for _, p := range parts {

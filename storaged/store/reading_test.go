@@ -21,7 +21,7 @@ type asyncSim struct {
 	*vdisk.Sim
 	mu    sync.Mutex
 	rnd   *rand.Rand
-	held  []*vdisk.Read
+	held  []*vdisk.Request
 	block int // one in so many would have to wait; 0: none
 }
 
@@ -31,7 +31,7 @@ func newAsyncSim(t testing.TB, block int) *asyncSim {
 
 func (d *asyncSim) Async() vdisk.Async { return d }
 
-func (d *asyncSim) TryRead(r *vdisk.Read) bool {
+func (d *asyncSim) TryRead(r *vdisk.Request) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.held = append(d.held, r)
@@ -65,7 +65,7 @@ func (d *asyncSim) Kick() {
 	}()
 }
 
-func (d *asyncSim) ReadAll(rs []*vdisk.Read) error {
+func (d *asyncSim) ReadAll(rs []*vdisk.Request) error {
 	for _, r := range rs {
 		if r.Err = d.ReadAt(r.Data, r.Off); r.Err != nil {
 			return r.Err

@@ -111,7 +111,7 @@ func (w *Write) sumsOf() []uint32 {
 
 // prepareSums computes or verifies the checksums of w's data.
 func (s *Store) prepareSums(w *Write) error {
-	if w.Sums != nil && !s.opts.CheckSums {
+	if w.Sums != nil && (!s.opts.CheckSums || w.SumsVerified) {
 		return nil
 	}
 	s.mu.RLock()

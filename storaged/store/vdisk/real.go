@@ -23,9 +23,8 @@ type Real struct {
 	device      bool
 	noDiscard   atomic.Bool
 	bounce      sync.Pool
-	aio         aio
 	asyncOnce   sync.Once
-	async       *reads
+	async       *requests
 }
 
 const bounceBytes = 1 << 20
@@ -130,11 +129,22 @@ func (r *Real) each(p []byte, off int64, in bool, do func([]byte, int64) error) 
 
 // ReadAt implements Disk.
 func (r *Real) ReadAt(p []byte, off int64) error {
+	if r.parks(p) {
+		return r.async.one(p, off, waitRead)
+	}
 	if err := r.each(p, off, true, r.pread); err != nil {
 		return fmt.Errorf("read %d bytes at %d of %s: %w", len(p), off, r.path, err)
 	}
 	return nil
 }
+
+// parks says that a request is done asynchronously, so that its goroutine waits in the scheduler and not in a system call. See Async.
+func (r *Real) parks(p []byte) bool {
+	return r.async != nil && r.dsync != nil && len(p) >= parkMin && IsAligned(p)
+}
+
+// parkMin is the length from which requests of a goroutine that waits are done asynchronously.
+const parkMin = 4 << 10
 
 func (r *Real) pread(p []byte, off int64) error {
 	for len(p) > 0 {
@@ -154,6 +164,9 @@ func (r *Real) pread(p []byte, off int64) error {
 
 // WriteAt implements Disk.
 func (r *Real) WriteAt(p []byte, off int64) error {
+	if r.parks(p) {
+		return r.async.one(p, off, waitWrite)
+	}
 	if err := r.each(p, off, false, r.pwrite); err != nil {
 		return fmt.Errorf("write %d bytes at %d of %s: %w", len(p), off, r.path, err)
 	}
@@ -162,6 +175,9 @@ func (r *Real) WriteAt(p []byte, off int64) error {
 
 // WriteDurable implements Disk.
 func (r *Real) WriteDurable(p []byte, off int64) error {
+	if r.parks(p) {
+		return r.async.one(p, off, waitDurable)
+	}
 	if err := r.each(p, off, false, r.pwriteSync); err != nil {
 		return fmt.Errorf("synchronous write of %d bytes at %d of %s: %w", len(p), off, r.path, err)
 	}
@@ -232,7 +248,6 @@ func (r *Real) String() string { return r.path }
 
 // Close implements Disk.
 func (r *Real) Close() error {
-	r.aio.close()
 	if r.async != nil {
 		r.async.close()
 	}

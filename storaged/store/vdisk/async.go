@@ -13,46 +13,59 @@ import (
 )
 
 // Async is a Disk that has many reads under way without a goroutine waiting for each. A goroutine that waits in a system call keeps a
-// processor of the Go scheduler until that is taken from it, 20 µs later and more: with some dozen of them most of the time is spent on that.
+// processor of the Go scheduler until that is taken from it, 20 µs later, or up to 10 ms where little else happens: with some dozen of them most of
+// the time is spent on that, and with one for each processor nothing else in the process goes on meanwhile.
 type Async interface {
 	// TryRead takes a read that the next Kick begins. It never waits for the disk: a read that would have to ends with ErrWouldBlock, and false
 	// says that there are too many already. Data must be whole pages at a page boundary.
-	TryRead(r *Read) bool
+	TryRead(r *Request) bool
 	// Kick begins what TryRead has taken, many reads with one system call.
 	Kick()
 	// ReadAll performs reads at the same time and returns when all have ended, with the first error. It may wait for the disk already while
 	// it begins them.
-	ReadAll(rs []*Read) error
+	ReadAll(rs []*Request) error
 }
 
 // ErrWouldBlock is the outcome of a read that could not be begun without waiting; ReadAll can do it.
 var ErrWouldBlock = errors.New("the read would have to wait")
 
-// Read is one read of a Disk. It and Data are the disk's from TryRead until Owner is told.
-type Read struct {
+// Request is one request to a Disk: of callers always a read. It and Data are the disk's from TryRead until Owner is told.
+type Request struct {
 	Off  int64
 	Data []byte
-	// Owner is told of the end; not of reads of ReadAll.
+	// Owner is told of the end; not of requests of ReadAll.
 	Owner ReadsEnded
 	// User is the caller's.
 	User any
 	Err  error
 
-	all *readAll
+	all *waitAll
+	how how
 }
+
+// how a request is done: the operation, on which descriptor, and whether it may wait to be begun.
+type how uint8
+
+const (
+	tryRead how = iota
+	waitRead
+	waitWrite
+	waitDurable
+)
 
 // ReadsEnded is told of reads that have ended together, with Err set. It is called from the disk's goroutine, or from within Kick, and must not
 // block nor keep the slice.
-type ReadsEnded interface{ ReadsEnded(rs []*Read) }
+type ReadsEnded interface{ ReadsEnded(rs []*Request) }
 
-// readAll counts down the reads of one ReadAll.
-type readAll struct {
-	mu   sync.Mutex
-	left int
-	done chan struct{}
+// waitAll counts down the requests of one caller that waits for them.
+type waitAll struct {
+	flying int // with the disk; guarded by requests.mu
+	mu     sync.Mutex
+	left   int
+	done   chan struct{}
 }
 
-func (a *readAll) ended() {
+func (a *waitAll) ended() {
 	a.mu.Lock()
 	a.left--
 	last := a.left == 0
@@ -62,21 +75,43 @@ func (a *readAll) ended() {
 	}
 }
 
-var readAllPool = sync.Pool{New: func() any { return &readAll{done: make(chan struct{}, 1)} }}
+var waitAllPool = sync.Pool{New: func() any { return &waitAll{done: make(chan struct{}, 1)} }}
+
+// iocb and ioEvent are struct iocb and struct io_event of linux/aio_abi.h, on little-endian machines.
+type iocb struct {
+	data    uint64
+	key     uint32
+	rwFlags uint32
+	opcode  uint16
+	prio    int16
+	fd      uint32
+	buf     uint64
+	bytes   uint64
+	off     int64
+	_       uint64
+	flags2  uint32 // aio_flags
+	resfd   uint32
+}
+
+type ioEvent struct {
+	data, obj uint64
+	res, res2 int64
+}
 
 const (
-	readDepth     = 256 // with the disk at a time
+	requestDepth  = 256 // with the disk at a time
 	readsWaiting  = 1024
 	submitMax     = 64
 	aioRead       = 0 // IOCB_CMD_PREAD
+	aioWrite      = 1 // IOCB_CMD_PWRITE
 	aioEventFD    = 1 // IOCB_FLAG_RESFD
 	rwfNoWait     = 8 // RWF_NOWAIT
 	eventNonblock = unix.EFD_NONBLOCK | unix.EFD_CLOEXEC
 )
 
-// reads performs the reads of a Real by the kernel's asynchronous I/O. Its goroutine sleeps in the runtime's poller until an eventfd tells that
-// some have ended.
-type reads struct {
+// requests performs the requests of a Real by the kernel's asynchronous I/O. Its goroutine sleeps in the runtime's poller until an eventfd tells
+// that some have ended.
+type requests struct {
 	r       *Real
 	ctx     uintptr
 	event   *os.File
@@ -86,10 +121,11 @@ type reads struct {
 	mu     sync.Mutex
 	idle   sync.Cond // flying has become 0
 	room   sync.Cond // a slot was given back
-	slots  [readDepth]*Read
+	slots  [requestDepth]*Request
 	free   []int32
-	held   []*Read
+	held   []*Request
 	flying int
+	closed bool
 }
 
 // submission is what one io_submit hands over.
@@ -105,7 +141,7 @@ var submissionPool = sync.Pool{New: func() any { return new(submission) }}
 // filesystems, in some sandboxes. They end with Close, which waits for what is under way.
 func (r *Real) Async() Async {
 	r.asyncOnce.Do(func() {
-		if a := newReads(r); a != nil {
+		if a := newRequests(r); a != nil {
 			r.async = a
 		}
 	})
@@ -115,13 +151,13 @@ func (r *Real) Async() Async {
 	return r.async
 }
 
-func newReads(r *Real) *reads {
+func newRequests(r *Real) *requests {
 	if !r.direct {
 		return nil
 	}
-	a := &reads{r: r}
+	a := &requests{r: r}
 	a.idle.L, a.room.L = &a.mu, &a.mu
-	if _, _, e := unix.Syscall(unix.SYS_IO_SETUP, readDepth, uintptr(unsafe.Pointer(&a.ctx)), 0); e != 0 {
+	if _, _, e := unix.Syscall(unix.SYS_IO_SETUP, requestDepth, uintptr(unsafe.Pointer(&a.ctx)), 0); e != 0 {
 		return nil
 	}
 	if !a.probe() {
@@ -134,18 +170,18 @@ func newReads(r *Real) *reads {
 		return nil
 	}
 	a.event, a.eventFD = os.NewFile(uintptr(fd), "eventfd"), uint32(fd)
-	for i := range int32(readDepth) {
-		a.free = append(a.free, readDepth-1-i)
+	for i := range int32(requestDepth) {
+		a.free = append(a.free, requestDepth-1-i)
 	}
 	a.reaper.Go(a.reap)
 	return a
 }
 
 // probe reads the first page without waiting, to see whether that is possible here at all.
-func (a *reads) probe() bool {
+func (a *requests) probe() bool {
 	page := Aligned(PageSize)
 	s := new(submission)
-	a.fill(s, &Read{Data: page}, 0, rwfNoWait)
+	a.fill(s, &Request{Data: page}, 0)
 	s.cbs[0].flags2, s.cbs[0].resfd = 0, 0
 	if n, _, e := unix.Syscall(unix.SYS_IO_SUBMIT, a.ctx, 1, uintptr(unsafe.Pointer(&s.ptrs[0]))); e != 0 || n != 1 {
 		return false
@@ -161,11 +197,20 @@ func (a *reads) probe() bool {
 	}
 }
 
-// fill appends a read to a submission.
-func (a *reads) fill(s *submission, r *Read, slot int32, rw uint32) {
+// fill appends a request to a submission.
+func (a *requests) fill(s *submission, r *Request, slot int32) {
 	cb := &s.cbs[s.n]
+	file, op, rw := a.r.file, uint16(aioRead), uint32(0)
+	switch r.how {
+	case tryRead:
+		rw = rwfNoWait
+	case waitWrite:
+		op = aioWrite
+	case waitDurable:
+		op, file = aioWrite, a.r.dsync
+	}
 	*cb = iocb{
-		data: uint64(slot), rwFlags: rw, opcode: aioRead, fd: uint32(a.r.file.Fd()),
+		data: uint64(slot), rwFlags: rw, opcode: op, fd: uint32(file.Fd()),
 		buf: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(r.Data)))), bytes: uint64(len(r.Data)), off: r.Off,
 		flags2: aioEventFD, resfd: a.eventFD,
 	}
@@ -174,22 +219,22 @@ func (a *reads) fill(s *submission, r *Read, slot int32, rw uint32) {
 }
 
 // TryRead implements Async.
-func (a *reads) TryRead(r *Read) bool {
+func (a *requests) TryRead(r *Request) bool {
 	if a.r.check(r.Data, r.Off) != nil || !IsAligned(r.Data) {
 		return false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.held) >= readsWaiting {
+	if a.closed || len(a.held) >= readsWaiting {
 		return false
 	}
-	r.Err, r.all = nil, nil
+	r.Err, r.all, r.how = nil, nil, tryRead
 	a.held = append(a.held, r)
 	return true
 }
 
 // Kick implements Async.
-func (a *reads) Kick() {
+func (a *requests) Kick() {
 	for {
 		a.mu.Lock()
 		n := min(len(a.held), len(a.free), submitMax)
@@ -200,7 +245,7 @@ func (a *reads) Kick() {
 		s := submissionPool.Get().(*submission)
 		s.n = 0
 		for _, r := range a.held[:n] {
-			a.fill(s, r, a.take(r), rwfNoWait)
+			a.fill(s, r, a.take(r))
 		}
 		rest := copy(a.held, a.held[n:])
 		clear(a.held[rest:])
@@ -211,7 +256,7 @@ func (a *reads) Kick() {
 }
 
 // take gives a read a slot, which must be there; the caller holds mu.
-func (a *reads) take(r *Read) int32 {
+func (a *requests) take(r *Request) int32 {
 	k := a.free[len(a.free)-1]
 	a.free = a.free[:len(a.free)-1]
 	a.slots[k] = r
@@ -220,37 +265,50 @@ func (a *reads) take(r *Read) int32 {
 }
 
 // ReadAll implements Async.
-func (a *reads) ReadAll(rs []*Read) error {
+func (a *requests) ReadAll(rs []*Request) error { return a.doAll(rs, waitRead, requestDepth) }
+
+// doAll performs requests, up to depth of them with the disk at a time, and waits for all.
+func (a *requests) doAll(rs []*Request, h how, depth int) error {
 	if len(rs) == 0 {
 		return nil
 	}
-	w := readAllPool.Get().(*readAll)
+	w := waitAllPool.Get().(*waitAll)
 	w.left = len(rs)
 	for next := 0; next < len(rs); {
 		s := submissionPool.Get().(*submission)
 		s.n = 0
 		a.mu.Lock()
-		for len(a.free) == 0 {
+		if w.flying >= depth {
+			// Wait for a part, so that the next submission is a batch again.
+			for w.flying > depth/2 {
+				a.room.Wait()
+			}
+		}
+		for len(a.free) == 0 && !a.closed {
 			a.room.Wait()
 		}
-		for next < len(rs) && s.n < submitMax && len(a.free) > 0 {
+		for next < len(rs) && s.n < submitMax && w.flying < depth && (len(a.free) > 0 || a.closed) {
 			r := rs[next]
 			next++
-			r.all = w
+			r.all, r.how = w, h
 			if r.Err = a.r.check(r.Data, r.Off); r.Err == nil && !IsAligned(r.Data) {
-				r.Err = fmt.Errorf("read at %d of %s: buffer is not at a page boundary", r.Off, a.r.path)
+				r.Err = fmt.Errorf("%w: buffer for offset %d of %s is not at a page boundary", unix.EINVAL, r.Off, a.r.path)
+			}
+			if a.closed {
+				r.Err = os.ErrClosed
 			}
 			if r.Err != nil {
 				w.ended()
 				continue
 			}
-			a.fill(s, r, a.take(r), 0)
+			w.flying++
+			a.fill(s, r, a.take(r))
 		}
 		a.mu.Unlock()
 		a.submit(s)
 	}
 	<-w.done
-	readAllPool.Put(w)
+	waitAllPool.Put(w)
 	for _, r := range rs {
 		if r.Err != nil {
 			return r.Err
@@ -260,13 +318,13 @@ func (a *reads) ReadAll(rs []*Read) error {
 }
 
 // submit hands reads with slots to the kernel; one it does not take ends with the reason.
-func (a *reads) submit(s *submission) {
+func (a *requests) submit(s *submission) {
 	for at := 0; at < s.n; {
 		m, _, e := unix.Syscall(unix.SYS_IO_SUBMIT, a.ctx, uintptr(s.n-at), uintptr(unsafe.Pointer(&s.ptrs[at])))
 		switch {
 		case e == unix.EINTR:
 		case e != 0:
-			var one [1]*Read
+			var one [1]*Request
 			a.mu.Lock()
 			one[0] = a.endLocked(&ioEvent{data: s.cbs[at].data, res: -int64(e)})
 			a.mu.Unlock()
@@ -281,19 +339,24 @@ func (a *reads) submit(s *submission) {
 }
 
 // endLocked takes a read that has ended out of the books.
-func (a *reads) endLocked(ev *ioEvent) *Read {
+func (a *requests) endLocked(ev *ioEvent) *Request {
 	k := int32(ev.data)
 	r := a.slots[k]
 	a.slots[k] = nil
 	a.free = append(a.free, k)
-	a.room.Signal()
+	if r.all != nil {
+		r.all.flying--
+	}
+	a.room.Broadcast()
 	if a.flying--; a.flying == 0 {
 		a.idle.Broadcast()
 	}
 	switch {
 	case ev.res == int64(len(r.Data)):
-	case ev.res == -int64(unix.EAGAIN) || ev.res == -int64(unix.EOPNOTSUPP):
+	case r.how == tryRead && (ev.res == -int64(unix.EAGAIN) || ev.res == -int64(unix.EOPNOTSUPP)):
 		r.Err = ErrWouldBlock
+	case r.how >= waitWrite:
+		r.Err = a.r.outcome(&Req{Off: r.Off, Data: r.Data}, ev.res)
 	case ev.res >= 0:
 		r.Err = fmt.Errorf("read %d bytes at %d of %s: %w", len(r.Data), r.Off, a.r.path, io.ErrUnexpectedEOF)
 	default:
@@ -303,9 +366,9 @@ func (a *reads) endLocked(ev *ioEvent) *Read {
 }
 
 // reap tells of what has ended, until Close.
-func (a *reads) reap() {
+func (a *requests) reap() {
 	var events [submitMax]ioEvent
-	var ended []*Read
+	var ended []*Request
 	var zero unix.Timespec
 	var count [8]byte
 	for {
@@ -336,7 +399,7 @@ func (a *reads) reap() {
 }
 
 // tell reports ended reads, those with the same owner that stand together with one call.
-func tell(rs []*Read) {
+func tell(rs []*Request) {
 	for i := 0; i < len(rs); {
 		if w := rs[i].all; w != nil {
 			w.ended()
@@ -352,13 +415,28 @@ func tell(rs []*Read) {
 	}
 }
 
-// close waits for the reads under way and ends the goroutine.
-func (a *reads) close() {
+// one performs a single request and waits for it.
+func (a *requests) one(p []byte, off int64, h how) error {
+	r := requestPool.Get().(*Request)
+	r.Off, r.Data, r.Err = off, p, nil
+	all := [1]*Request{r}
+	err := a.doAll(all[:], h, 1)
+	*r = Request{}
+	requestPool.Put(r)
+	return err
+}
+
+var requestPool = sync.Pool{New: func() any { return new(Request) }}
+
+// close waits for the requests under way and ends the goroutine.
+func (a *requests) close() {
 	a.Kick()
 	a.mu.Lock()
 	for a.flying > 0 || len(a.held) > 0 {
 		a.idle.Wait()
 	}
+	a.closed = true
+	a.room.Broadcast()
 	a.mu.Unlock()
 	a.event.Close()
 	a.reaper.Wait()

@@ -46,7 +46,7 @@ type collector struct {
 	done chan struct{}
 }
 
-func (c *collector) ReadsEnded(rs []*Read) {
+func (c *collector) ReadsEnded(rs []*Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range rs {
@@ -72,7 +72,7 @@ func TestManyReadsAtATimeEachGetTheirPage(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for i := range reads {
 		page := rnd.IntN(pages)
-		if !a.TryRead(&Read{Off: int64(page) * PageSize, Data: Aligned(PageSize), Owner: c, User: page}) {
+		if !a.TryRead(&Request{Off: int64(page) * PageSize, Data: Aligned(PageSize), Owner: c, User: page}) {
 			t.Fatal("refused")
 		}
 		if i%7 == 0 {
@@ -93,11 +93,11 @@ func TestReadAllReadsMoreThanTheDiskTakesAtATime(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			rs := make([]*Read, pages)
+			rs := make([]*Request, pages)
 			buf := Aligned(pages * PageSize)
 			for i := range rs {
 				at := pages - 1 - i
-				rs[i] = &Read{Off: int64(at) * PageSize, Data: buf[at*PageSize : (at+1)*PageSize]}
+				rs[i] = &Request{Off: int64(at) * PageSize, Data: buf[at*PageSize : (at+1)*PageSize]}
 			}
 			if err := a.ReadAll(rs); err != nil {
 				t.Error(err)
@@ -119,7 +119,7 @@ func TestReadsThatTheDiskCannotDoAreRefusedOrFail(t *testing.T) {
 	r, a := asyncDisk(t, 4)
 	defer r.Close()
 	odd := Aligned(2 * PageSize)[512 : 512+PageSize]
-	for name, q := range map[string]*Read{
+	for name, q := range map[string]*Request{
 		"beyond the end":          {Off: 4 * PageSize, Data: Aligned(PageSize)},
 		"not at a page":           {Off: 512, Data: Aligned(PageSize)},
 		"not a whole page":        {Off: 0, Data: Aligned(PageSize)[:512]},
@@ -128,8 +128,8 @@ func TestReadsThatTheDiskCannotDoAreRefusedOrFail(t *testing.T) {
 		if a.TryRead(q) {
 			t.Errorf("%s: taken", name)
 		}
-		good := &Read{Off: PageSize, Data: Aligned(PageSize)}
-		if err := a.ReadAll([]*Read{q, good}); err == nil {
+		good := &Request{Off: PageSize, Data: Aligned(PageSize)}
+		if err := a.ReadAll([]*Request{q, good}); err == nil {
 			t.Errorf("%s: no error", name)
 		} else if binary.LittleEndian.Uint64(good.Data) != 1 {
 			t.Errorf("%s: the other read was not done", name)
@@ -141,7 +141,7 @@ func TestCloseWaitsForReadsUnderWay(t *testing.T) {
 	r, a := asyncDisk(t, 64)
 	c := &collector{left: 64, done: make(chan struct{})}
 	for i := range 64 {
-		a.TryRead(&Read{Off: int64(i) * PageSize, Data: Aligned(PageSize), Owner: c, User: i})
+		a.TryRead(&Request{Off: int64(i) * PageSize, Data: Aligned(PageSize), Owner: c, User: i})
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestAReadErrorNamesThePlace(t *testing.T) {
 	if err := os.Truncate(r.path, 8*PageSize); err != nil {
 		t.Fatal(err)
 	}
-	err := a.ReadAll([]*Read{{Off: 12 * PageSize, Data: Aligned(PageSize)}})
+	err := a.ReadAll([]*Request{{Off: 12 * PageSize, Data: Aligned(PageSize)}})
 	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("at 49152 of "+r.path)) {
 		t.Errorf("error %v", err)
 	}
