@@ -127,6 +127,7 @@ const (
 	unknown
 	withdrawn
 	miscompare
+	attention // a unit attention, which commands that are passed through show: not done
 	broken
 )
 
@@ -162,6 +163,8 @@ func (c *client) do(r *initiator.Request) outcome {
 		return withdrawn
 	case errors.As(err, &se) && se.Status == scsi.CheckCondition && se.Sense.Key == scsi.Miscompare:
 		return miscompare
+	case r.Op == initiator.Raw && errors.As(err, &se) && se.Status == scsi.CheckCondition && se.Sense.Key == scsi.UnitAttention:
+		return attention
 	}
 	w.fail("I/O error at %s: %s since %.4f s: %v", c.name, what, began.Sub(w.began).Seconds(), err)
 	return broken
@@ -341,7 +344,7 @@ func (c *client) count() {
 		if twice {
 			v.w.fail("volume %s: two COMPARE AND WRITE found %d: they wrote %d and %d", v.name, old, other, val)
 		}
-	case miscompare:
+	case miscompare, attention:
 		v.refused(regCounter, at)
 	default:
 		c.end(how, regCounter, at)

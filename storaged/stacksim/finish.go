@@ -3,6 +3,7 @@ package stacksim
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -84,6 +85,27 @@ func (w *World) unwell() string {
 	return ""
 }
 
+// describe traces what the parts say about the volumes.
+func (w *World) describe() {
+	for _, v := range w.volumes {
+		var got *storagedv1.Volume
+		err := w.ask(2*time.Second, func(ctx context.Context, c *grpc.ClientConn) (err error) {
+			got, err = storagedv1.NewVolumesClient(c).GetVolume(ctx, &storagedv1.GetVolumeRequest{Id: v.id, Extents: true})
+			return err
+		})
+		w.tracef("volume %s: %v %v", v.name, got.GetStatus(), err)
+		c, err := w.content(v)
+		if err != nil {
+			w.tracef("volume %s: %v", v.name, err)
+			continue
+		}
+		w.tracef("volume %s: owner %+v", v.name, c.Owner)
+		for i := range c.Extents {
+			w.tracef("volume %s extent %d: %+v", v.name, i, c.Extents[i])
+		}
+	}
+}
+
 // content reads the records of a volume past all faults.
 func (w *World) content(v *volume) (*metadb.VolumeContent, error) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -128,6 +150,9 @@ func (w *World) compareDisks() {
 		for _, d := range n.all() {
 			if d.broken {
 				continue
+			}
+			if _, err := store.Probe(d.sim); errors.Is(err, store.ErrBlank) {
+				continue // it came too late to be used
 			}
 			s, err := store.Open(ctx, d.sim, store.Options{Log: w.log("compare")})
 			if err != nil {

@@ -118,7 +118,7 @@ func (n *node) start() {
 	o := chunk.Options{
 		Node: n.name, DiskDir: n.dir, Meta: w.metaAddresses(), TLSDir: w.tls(mtls.RoleChunk), Advertise: n.ip,
 		DataListen: n.ip + ":10201", ISCSIListen: n.ip + ":10202", ControlListen: n.ip + ":10200", Log: w.log(n.name),
-		ResyncBytesPerSecond: w.cfg.ResyncBytes,
+		ResyncBytesPerSecond: w.cfg.ResyncBytes, ScrubBytesPerSecond: w.cfg.ScrubBytes,
 		Host: chunk.Host{
 			Now: n.now, Listen: p.listen, Dial: p.dial, Bugs: w.cfg.Bugs, TargetBug: w.cfg.TargetBug,
 			OpenDisk: func(path string) (vdisk.Disk, error) {

@@ -10,6 +10,7 @@ import (
 // Random draws a configuration from a seed.
 func Random(seed uint64) Config {
 	rng := rand.New(rand.NewPCG(seed, 0xc0f1))
+	extra := rand.New(rand.NewPCG(seed, 0xadd)) // what was added later, so that seeds stay what they were
 	chance := func(percent int) bool { return rng.IntN(100) < percent }
 	c := Config{Seed: seed, Nodes: 3 + rng.IntN(2), Disks: 1 + rng.IntN(2), Members: 1 + 2*rng.IntN(2), Depth: 1 + rng.IntN(6), Think: between(rng, 5*time.Millisecond, 200*time.Millisecond),
 		Length: between(rng, 8*time.Second, 20*time.Second), Faults: 1 + rng.IntN(6), RepairDelay: 10 * time.Minute}
@@ -18,6 +19,9 @@ func Random(seed uint64) Config {
 	}
 	if chance(30) {
 		c.ResyncBytes = 1 << 20
+	}
+	if c.ScrubBytes = 1 << 20; extra.IntN(100) < 10 {
+		c.ScrubBytes = 8 << 20
 	}
 	for range 1 + rng.IntN(2) {
 		v := VolumeConfig{Replicas: 2 + rng.IntN(2), SizeBytes: 16 << 20, Clients: 1}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 )
@@ -42,6 +43,7 @@ const realLimit = 90 * time.Second
 // play runs one configuration in a bubble. Its trace is returned with a violation.
 func play(t *testing.T, c Config) (stats Stats, bad error, trace string) {
 	t.Helper()
+	cryptotest.SetGlobalRandom(t, c.Seed)
 	c.Dir, c.TLSDir = t.TempDir(), tlsDir
 	var buf bytes.Buffer
 	if c.Trace == nil {
@@ -88,7 +90,10 @@ func TestSeeds(t *testing.T) {
 	}
 	var total Stats
 	for seed := *start; seed < *start+*seeds; seed++ {
-		stats, bad, trace := play(t, Random(seed))
+		var stats Stats
+		var bad error
+		var trace string
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { stats, bad, trace = play(t, Random(seed)) })
 		if bad != nil {
 			var v *Violation
 			t.Errorf("seed %d (violation %v): %v\n%s", seed, errors.As(bad, &v), bad, tail(trace, 60))

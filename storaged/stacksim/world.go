@@ -39,6 +39,7 @@ type Config struct {
 	// RepairDelay and ResyncBytes are those of the leader and of the chunks.
 	RepairDelay time.Duration
 	ResyncBytes int64
+	ScrubBytes  int64
 	// Bugs and TargetBug are planted in all chunks.
 	Bugs      replication.Bugs
 	TargetBug target.Bug
@@ -197,10 +198,15 @@ func Run(c Config) (Stats, error) {
 		m.start()
 	}
 	w.raft.elect(1)
+	// One after the other, so that their numbers are those of the nodes.
 	for _, n := range w.nodes {
+		time.Sleep(400 * time.Millisecond)
 		n.start()
 	}
 	err := w.play()
+	if w.failed() {
+		w.describe()
+	}
 	w.shutdown()
 	if w.bad == nil && err == nil {
 		w.compareDisks()
