@@ -41,7 +41,8 @@ spec:
     metadata: {labels: {app: postgres}}
     spec:
       terminationGracePeriodSeconds: 20
-      securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999}
+      # Kubernetes must not open the database's files to the group again each time it mounts the volume: the server refuses such a directory.
+      securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}
       containers:
       - name: postgres
         image: ` + image.PostgresRef + `
