@@ -15,17 +15,23 @@ const blockBytes = 4096
 // write, so that a block that is old, torn or in the wrong place shows. Different blocks may be used concurrently, one block may not; that is
 // how Run uses it. A block whose read is compared must not be under a write.
 type Ledger struct {
-	writes []uint32 // by block
+	writes []uint32 // by block, or by place
+	stride uint64   // distance of the places; blockBytes: every block
 }
 
 // NewLedger returns a ledger of a unit that has not been written.
 func NewLedger(sizeBytes uint64) *Ledger {
-	return &Ledger{writes: make([]uint32, sizeBytes/blockBytes)}
+	return NewSparseLedger(sizeBytes, blockBytes)
+}
+
+// NewSparseLedger returns a ledger of which only the blocks at multiples of strideBytes are written.
+func NewSparseLedger(sizeBytes, strideBytes uint64) *Ledger {
+	return &Ledger{writes: make([]uint32, sizeBytes/strideBytes), stride: strideBytes}
 }
 
 // stamp enters the write of p at offset and marks its blocks.
 func (l *Ledger) stamp(p []byte, offset uint64) {
-	for b := offset / blockBytes; len(p) >= blockBytes; b, p = b+1, p[blockBytes:] {
+	for b := offset / l.stride; len(p) >= blockBytes; b, p = b+1, p[blockBytes:] {
 		l.writes[b]++
 		mark := b<<32 | uint64(l.writes[b])
 		binary.LittleEndian.PutUint64(p, mark)
@@ -35,7 +41,7 @@ func (l *Ledger) stamp(p []byte, offset uint64) {
 
 // check compares what was read with what was written. Blocks never written are not looked at.
 func (l *Ledger) check(p []byte, offset uint64) error {
-	for b := offset / blockBytes; len(p) >= blockBytes; b, p = b+1, p[blockBytes:] {
+	for b := offset / l.stride; len(p) >= blockBytes; b, p = b+1, p[blockBytes:] {
 		if l.writes[b] == 0 {
 			continue
 		}
@@ -53,6 +59,21 @@ func (l *Ledger) check(p []byte, offset uint64) error {
 func (l *Ledger) Verify(ctx context.Context, s *initiator.Session) error {
 	const step = 1 << 20
 	p := make([]byte, step)
+	if l.stride != blockBytes {
+		for i, n := range l.writes {
+			off := uint64(i) * l.stride
+			if n == 0 {
+				continue
+			}
+			if err := s.ReadAt(ctx, p[:blockBytes], off); err != nil {
+				return fmt.Errorf("read back the block at %d: %w", off, err)
+			}
+			if err := l.check(p[:blockBytes], off); err != nil {
+				return fmt.Errorf("read back: %w", err)
+			}
+		}
+		return nil
+	}
 	for off := uint64(0); off < uint64(len(l.writes))*blockBytes; off += step {
 		n := min(step, uint64(len(l.writes))*blockBytes-off)
 		if err := s.ReadAt(ctx, p[:n], off); err != nil {

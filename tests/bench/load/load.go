@@ -23,6 +23,8 @@ type Options struct {
 	// SpanBytes bounds the offsets; Sequential goes through it in order.
 	SpanBytes  uint64
 	Sequential bool
+	// StrideBytes, if not 0, is the distance of the places of requests: they are spread over SpanBytes instead of filling it.
+	StrideBytes uint64
 	// Duration bounds the run; Requests, if not 0, ends it earlier.
 	Duration time.Duration
 	Requests uint64
@@ -74,7 +76,8 @@ func Run(ctx context.Context, s *initiator.Session, o Options, ledger *Ledger) (
 		issued   atomic.Uint64
 		failed   atomic.Pointer[error]
 		wg       sync.WaitGroup
-		places   = o.SpanBytes / uint64(o.BlockBytes) / uint64(o.Depth) // of each slot
+		stride   = max(o.StrideBytes, uint64(o.BlockBytes))
+		places   = o.SpanBytes / stride / uint64(o.Depth) // of each slot
 		deadline = time.Now().Add(o.Duration)
 	)
 	if places == 0 {
@@ -86,7 +89,7 @@ func Run(ctx context.Context, s *initiator.Session, o Options, ledger *Ledger) (
 		if x.turn++; !o.Sequential {
 			n = x.rnd.Uint64()
 		}
-		x.req.Offset = (n%places*uint64(o.Depth) + x.number) * uint64(o.BlockBytes)
+		x.req.Offset = (n%places*uint64(o.Depth) + x.number) * stride
 		x.req.Op = initiator.Write
 		if x.rnd.IntN(100) < o.ReadPercent {
 			x.req.Op = initiator.Read

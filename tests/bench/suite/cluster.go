@@ -15,6 +15,7 @@ import (
 
 // cluster is three chunk processes and one of metadata on this machine, with files, written in full, as disks.
 type cluster struct {
+	name          string
 	storaged, dir string
 	cmd           *exec.Cmd
 	units         map[int][]*unit // by number of replicas
@@ -23,20 +24,93 @@ type cluster struct {
 
 const clusterVolumes = 4
 
+// ClusterOptions say what cluster is started.
+type ClusterOptions struct {
+	// Storaged is the program, Dir an empty directory.
+	Storaged, Dir string
+	// Name is how the cluster is called in reports ("iomesh").
+	Name string
+	// Chunks is the number of data servers with a disk each (3); DiskBytes the size of a disk.
+	Chunks    int
+	DiskBytes uint64
+	// Sparse disks are not written in full first: for sizes that the machine does not have.
+	Sparse bool
+	// RepairDelay is how long a replica that is away is waited for; 0: the default.
+	RepairDelay time.Duration
+	// Env is added to the environment of the processes.
+	Env []string
+}
+
 // StartCluster starts a cluster below dir with volumes of span bytes: four with three replicas, one with two.
 func StartCluster(ctx context.Context, storaged, dir string, span uint64) (Subject, error) {
-	c := &cluster{storaged: storaged, dir: filepath.Join(dir, "cluster"), units: map[int][]*unit{}, pids: map[string]int{}}
-	disk := (clusterVolumes+1)*span + span/2 + 1<<30
-	var err error
-	c.cmd, err = start(filepath.Join(dir, "cluster.log"), storaged, "dev", "--dir", c.dir, "--processes", "--prewrite", "--disks", "1",
-		"--disk-size", strconv.FormatUint(disk>>20, 10)+"Mi", "--restart-after", "0")
+	return StartBuild(ctx, ClusterOptions{Storaged: storaged, Dir: filepath.Join(dir, "cluster")}, span)
+}
+
+// StartBuild is StartCluster with the size of the disks to fit.
+func StartBuild(ctx context.Context, o ClusterOptions, span uint64) (Subject, error) {
+	o.DiskBytes = (clusterVolumes+1)*span + span/2 + 1<<30
+	c, err := startCluster(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.prepare(ctx, span, disk); err != nil {
+	for i := range clusterVolumes + 1 {
+		replicas := 3
+		if i == clusterVolumes {
+			replicas = 2
+		}
+		u, err := c.unit(ctx, "bench"+strconv.Itoa(i), span, replicas)
+		if err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		c.units[replicas] = append(c.units[replicas], u)
+	}
+	return c, nil
+}
+
+// startCluster starts a cluster without volumes.
+func startCluster(ctx context.Context, o ClusterOptions) (*cluster, error) {
+	c := &cluster{name: o.Name, storaged: o.Storaged, dir: o.Dir, units: map[int][]*unit{}, pids: map[string]int{}}
+	if c.name == "" {
+		c.name = "iomesh"
+	}
+	if o.Chunks == 0 {
+		o.Chunks = 3
+	}
+	args := []string{o.Storaged, "dev", "--dir", c.dir, "--processes", "--disks", "1", "--chunks", strconv.Itoa(o.Chunks),
+		"--disk-size", strconv.FormatUint(o.DiskBytes>>20, 10) + "Mi", "--restart-after", "0"}
+	if !o.Sparse {
+		args = append(args, "--prewrite")
+	}
+	if o.RepairDelay > 0 {
+		args = append(args, "--repair-delay", o.RepairDelay.String())
+	}
+	var err error
+	if c.cmd, err = startEnv(c.dir+".log", o.Env, args...); err != nil {
+		return nil, err
+	}
+	if err := c.await(ctx, o.Chunks, o.DiskBytes); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// unit makes a volume, logs in to it and fills it.
+func (c *cluster) unit(ctx context.Context, name string, size uint64, replicas int) (*unit, error) {
+	portals, iqn, err := c.volume(ctx, name, size, replicas)
+	if err != nil {
+		return nil, err
+	}
+	return dialUnit(ctx, portals, iqn, size)
+}
+
+// volume makes a volume and tells where it is reached.
+func (c *cluster) volume(ctx context.Context, name string, size uint64, replicas int) (portals []string, iqn string, err error) {
+	var v struct {
+		IQN     string
+		Portals []string
+	}
+	err = c.ctl(ctx, &v, "volume", "create", name, "--size", strconv.FormatUint(size>>20, 10)+"Mi", "--replicas", strconv.Itoa(replicas), "--timeout", "10m")
+	return v.Portals, v.IQN, err
 }
 
 func (c *cluster) ctl(ctx context.Context, into any, args ...string) error {
@@ -56,7 +130,8 @@ func (c *cluster) ctl(ctx context.Context, into any, args ...string) error {
 	return nil
 }
 
-func (c *cluster) prepare(ctx context.Context, span, disk uint64) error {
+// await returns when all chunks are online with their disks.
+func (c *cluster) await(ctx context.Context, chunks int, disk uint64) error {
 	var status struct {
 		Meta  []struct{ PID int }
 		Nodes []struct {
@@ -65,7 +140,7 @@ func (c *cluster) prepare(ctx context.Context, span, disk uint64) error {
 		}
 		TotalBytes uint64
 	}
-	err := until(ctx, 3*time.Minute, "three chunks online with their disks", func() error {
+	err := until(ctx, 3*time.Minute, "all chunks online with their disks", func() error {
 		if err := c.ctl(ctx, &status, "status"); err != nil {
 			return err
 		}
@@ -75,8 +150,8 @@ func (c *cluster) prepare(ctx context.Context, span, disk uint64) error {
 				online++
 			}
 		}
-		// More than two disks can have.
-		if online != 3 || status.TotalBytes < disk/2*5 {
+		// More than all disks but one can have.
+		if online != chunks || status.TotalBytes < disk/2*uint64(2*chunks-1) {
 			return fmt.Errorf("%d chunks online, %d bytes", online, status.TotalBytes)
 		}
 		return nil
@@ -91,28 +166,10 @@ func (c *cluster) prepare(ctx context.Context, span, disk uint64) error {
 	for _, n := range status.Nodes {
 		c.pids["chunk-"+n.Name] = n.PID
 	}
-	for i := range clusterVolumes + 1 {
-		replicas := 3
-		if i == clusterVolumes {
-			replicas = 2
-		}
-		var v struct {
-			IQN     string
-			Portals []string
-		}
-		if err := c.ctl(ctx, &v, "volume", "create", "bench"+strconv.Itoa(i), "--size", strconv.FormatUint(span>>20, 10)+"Mi", "--replicas", strconv.Itoa(replicas)); err != nil {
-			return err
-		}
-		u, err := dialUnit(ctx, v.Portals, v.IQN, span)
-		if err != nil {
-			return err
-		}
-		c.units[replicas] = append(c.units[replicas], u)
-	}
 	return nil
 }
 
-func (c *cluster) Name() string              { return "iomesh" }
+func (c *cluster) Name() string              { return c.name }
 func (c *cluster) Processes() map[string]int { return c.pids }
 
 func (c *cluster) Run(ctx context.Context, w Workload, d time.Duration) (load.Result, error) {

@@ -48,10 +48,18 @@ type unit struct {
 	iqn     string
 }
 
-func dialUnit(ctx context.Context, portals []string, iqn string, span uint64) (*unit, error) {
+func dialSession(ctx context.Context, portals []string, iqn string) (*initiator.Session, error) {
 	s, err := initiator.Dial(ctx, initiator.Options{Portals: portals, Target: iqn, Initiator: "iqn.2016-02.com.iomesh:bench", LUN: 1, QueueDepth: 256})
 	if err != nil {
 		return nil, fmt.Errorf("log in to %s at %v: %w", iqn, portals, err)
+	}
+	return s, nil
+}
+
+func dialUnit(ctx context.Context, portals []string, iqn string, span uint64) (*unit, error) {
+	s, err := dialSession(ctx, portals, iqn)
+	if err != nil {
+		return nil, err
 	}
 	u := &unit{session: s, ledger: load.NewLedger(span), span: span, portal: portals[0], iqn: iqn}
 	// Written in full: reads then read data, and writes overwrite, as in a store that has been in use.
@@ -93,7 +101,10 @@ func verifyUnits(ctx context.Context, units []*unit) error {
 }
 
 // start runs a program whose output goes to a file, and which dies with this one.
-func start(logFile string, argv ...string) (*exec.Cmd, error) {
+func start(logFile string, argv ...string) (*exec.Cmd, error) { return startEnv(logFile, nil, argv...) }
+
+// startEnv is start with more in the environment.
+func startEnv(logFile string, env []string, argv ...string) (*exec.Cmd, error) {
 	f, err := os.Create(logFile)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", argv[0], err)
@@ -101,6 +112,7 @@ func start(logFile string, argv ...string) (*exec.Cmd, error) {
 	defer f.Close()
 	c := exec.Command(argv[0], argv[1:]...)
 	c.Stdout, c.Stderr = f, f
+	c.Env = append(os.Environ(), env...)
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := c.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", argv[0], err)

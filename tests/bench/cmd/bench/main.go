@@ -33,6 +33,14 @@ func run(ctx context.Context, args []string) error {
 		return suite.ServeFloor(args[1], args[2], strings.Join(args[3:], ","))
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.Usage = func() {
+		fmt.Fprint(f.Output(), usage)
+		f.PrintDefaults()
+	}
+	what := "compare"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		what, args = args[0], args[1:]
+	}
 	storaged := f.String("storaged", "bin/storaged", "the block service")
 	dir := f.String("dir", "", "an empty directory on the disk to be measured; a temporary one by default, removed at the end")
 	pairs := f.Int("pairs", 5, "pairs of each comparison")
@@ -59,22 +67,31 @@ func run(ctx context.Context, args []string) error {
 			_ = s.Close()
 		}
 	}()
+	if what != "compare" {
+		return runOther(ctx, r, what, f.Args(), options{*storaged, *dir, *only, *out, *span << 20})
+	}
 	if err := startAll(ctx, r, *storaged, *dir, *span<<20); err != nil {
 		return err
 	}
 	rep, err := measure(ctx, r, *only)
 	rep.WriteText(os.Stdout)
-	if *out != "" {
-		b, jerr := json.MarshalIndent(rep, "", " ")
-		if jerr == nil {
-			jerr = os.WriteFile(*out, append(b, '\n'), 0o644)
-		}
-		err = errors.Join(err, jerr)
-	}
+	err = errors.Join(err, writeJSON(*out, rep))
 	if missed := rep.Missed(); err == nil && len(missed) > 0 {
 		err = fmt.Errorf("%d bars missed:\n  %s", len(missed), strings.Join(missed, "\n  "))
 	}
 	return err
+}
+
+// writeJSON writes v to a file, if one is named.
+func writeJSON(path string, v any) error {
+	if path == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
 func startAll(ctx context.Context, r *suite.Runner, storaged, dir string, span uint64) error {
