@@ -30,7 +30,9 @@ const (
 	statusWithin = 15 * time.Second
 	alertsWithin = 40 * time.Second
 	mendWithin   = 2 * time.Minute
-	diskBytes    = 512 << 20
+	// okFor is how long all must be OK before the next fault: what the mending stirs up is not told of that one.
+	okFor     = 5 * time.Second
+	diskBytes = 512 << 20
 )
 
 // observer holds the cluster, the load and the Prometheus.
@@ -247,8 +249,21 @@ func (o *observer) last(ctx context.Context) string {
 
 // awaitOK waits until nothing is found and no alert fires.
 func (o *observer) awaitOK(ctx context.Context) (time.Duration, bool) {
-	return await(ctx, mendWithin, func() bool {
+	begin := time.Now()
+	var since time.Time
+	_, ok := await(ctx, mendWithin, func() bool {
 		w := o.why(ctx)
-		return w.State == "OK" && len(w.Causes) == 0 && len(firing(ctx)) == 0
+		if w.State != "OK" || len(w.Causes) > 0 || len(alerts(ctx, "pending|firing")) > 0 {
+			since = time.Time{}
+			return false
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		return time.Since(since) > okFor
 	})
+	if since.IsZero() {
+		since = time.Now()
+	}
+	return since.Sub(begin), ok
 }

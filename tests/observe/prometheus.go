@@ -108,9 +108,12 @@ func query(ctx context.Context, expr string) ([]map[string]string, []string, err
 	return labels, values, nil
 }
 
-// firing lists the alerts that fire, without the prefix IOMesh.
-func firing(ctx context.Context) []string {
-	labels, _, err := query(ctx, `ALERTS{alertstate="firing"}`)
+// firing lists the alerts that fire.
+func firing(ctx context.Context) []string { return alerts(ctx, "firing") }
+
+// alerts lists the alerts in a state, a regular expression, without the prefix IOMesh.
+func alerts(ctx context.Context, state string) []string {
+	labels, _, err := query(ctx, `ALERTS{alertstate=~"`+state+`"}`)
 	if err != nil {
 		return []string{"no answer of Prometheus: " + err.Error()}
 	}
