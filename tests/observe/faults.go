@@ -506,26 +506,20 @@ func (o *observer) crashing(node string) func(context.Context) (func() error, er
 // fill writes a volume until so much of the pool is used.
 func (o *observer) fill(part float64) func(context.Context) (func() error, error) {
 	return func(ctx context.Context) (func() error, error) {
-		// What an earlier fill held comes back a while after its volume was deleted.
-		var st *storagedv1.ClusterStatus
-		if err := cluster.Await(ctx, time.Minute, func() string {
-			var err error
-			if st, err = o.status(ctx); err != nil {
-				return err.Error()
-			}
-			if st.UsedBytes > st.TotalBytes/3 {
-				return "the space of deleted volumes is not free yet"
-			}
-			return ""
-		}); err != nil {
-			return nil, err
-		}
-		need := int64((part*float64(st.TotalBytes) - float64(st.UsedBytes)) / float64(len(o.c.Nodes)))
-		v, err := o.volume(ctx, "fill", (need+(1<<20))>>20<<20+(8<<20))
+		st, err := o.settled(ctx)
 		if err != nil {
 			return nil, err
 		}
+		size := int64(st.TotalBytes) / int64(len(o.c.Nodes)) >> 20 << 20
+		v, err := o.volume(ctx, "fill", size)
+		if err != nil {
+			return nil, err
+		}
+		var s *initiator.Session
 		mend := func() error {
+			if s != nil {
+				_ = s.Close()
+			}
 			if _, err := o.c.Client.Volumes.UnpublishVolume(ctx, &storagedv1.UnpublishVolumeRequest{VolumeId: v.Id, Initiator: "*"}); err != nil {
 				return err
 			}
@@ -536,7 +530,6 @@ func (o *observer) fill(part float64) func(context.Context) (func() error, error
 				return ""
 			})
 		}
-		var s *initiator.Session
 		// The owner may hear of the grant a moment after it was made.
 		if err := cluster.Await(ctx, 20*time.Second, func() string {
 			if s, err = initiator.Dial(ctx, initiator.Options{Portals: []string{cluster.Portal}, Target: v.Iqn, Initiator: observerName}); err != nil {
@@ -548,17 +541,36 @@ func (o *observer) fill(part float64) func(context.Context) (func() error, error
 		}
 		buf := make([]byte, 1<<20)
 		_, _ = rand.Read(buf)
-		for at := int64(0); at+int64(len(buf)) <= need; at += int64(len(buf)) {
-			if err := s.WriteAt(ctx, buf, uint64(at)); err != nil {
-				_ = s.Close()
-				return mend, fmt.Errorf("fill at %d of %d MiB: %w", at>>20, need>>20, err)
+		want := uint64(part * float64(st.TotalBytes))
+		for at := int64(0); st.UsedBytes < want; {
+			end := at + int64(want-st.UsedBytes)/int64(len(o.c.Nodes)) + int64(len(buf))
+			for ; at < min(end, size-int64(len(buf))); at += int64(len(buf)) {
+				if err := s.WriteAt(ctx, buf, uint64(at)); err != nil {
+					return mend, fmt.Errorf("fill at %d of %d MiB: %w", at>>20, end>>20, err)
+				}
 			}
-		}
-		inner := mend
-		mend = func() error {
-			_ = s.Close()
-			return inner()
+			if st, err = o.settled(ctx); err != nil {
+				return mend, err
+			}
 		}
 		return mend, nil
 	}
+}
+
+// settled is the status when the used space stays as it is: what deleted volumes held comes back a while after, and is reported after that.
+func (o *observer) settled(ctx context.Context) (st *storagedv1.ClusterStatus, err error) {
+	var since time.Time
+	used := uint64(0)
+	if _, ok := await(ctx, time.Minute, func() bool {
+		if st, err = o.status(ctx); err != nil {
+			return false
+		}
+		if used/(1<<20) != st.UsedBytes/(1<<20) || since.IsZero() {
+			used, since = st.UsedBytes, time.Now()
+		}
+		return time.Since(since) > 4*time.Second
+	}); !ok && err == nil {
+		err = fmt.Errorf("the used space of the pool does not come to rest: %d MiB", used>>20)
+	}
+	return st, err
 }
