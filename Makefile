@@ -54,6 +54,10 @@ SEEDS ?= 2000
 sim: ## SEEDS=N random histories of the protocol core
 	go test ./storaged/sim -run 'TestSeeds$$' -count=1 -timeout 0 -v -seeds $(SEEDS)
 
+.PHONY: sim-stack
+sim-stack: ## SEEDS=N (START=1) random histories of the whole stack, on all cores
+	hack/sim-stack.sh $(SEEDS) $(or $(START),1)
+
 # FAULTS: stalls power resync full metadata idle, or all; FLAGS such as --quick.
 FAULTS ?= stalls
 .PHONY: faults

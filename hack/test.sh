@@ -9,7 +9,7 @@ mapfile -t all < <(go list ./...)
 race=() plain=()
 for p in "${all[@]}"; do
   case ${p#"$module"/} in
-    storaged/sim*|storaged/replication*|tests/e2e*) plain+=("$p") ;;
+    storaged/sim*|storaged/stacksim|storaged/replication*|tests/e2e*) plain+=("$p") ;;
     storaged/store) plain+=("$p") race+=("$p") ;; # its sweeps are thin under -race
     storaged/*|csi*|agent*|attach*|internal/*) race+=("$p") ;;
     *) plain+=("$p") ;;

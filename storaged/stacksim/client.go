@@ -32,6 +32,7 @@ type client struct {
 	ctx       context.Context
 	stop      context.CancelFunc
 	workers   sync.WaitGroup
+	open      []pending // changes with an unknown outcome, since the last request that was begun
 	pending   []pending // writes that ended with a refusal
 	confirmed int64     // when the withdrawal was
 	release   []func()  // what is to be done then
@@ -100,6 +101,8 @@ func (c *client) begin() {
 // next draws a request and performs it.
 func (c *client) next() {
 	switch p := c.intn(100); {
+	case c.v.w.cfg.Counting && p < 50:
+		c.count()
 	case p < 20:
 		c.writeShared()
 	case p < 45:
@@ -140,6 +143,10 @@ func (c *client) do(r *initiator.Request) outcome {
 	key := fmt.Sprintf("%s #%d", what, c.v.rng.Uint32())
 	c.v.open[key] = began
 	c.v.mu.Unlock()
+	c.mu.Lock()
+	before := c.open
+	c.open = nil
+	c.mu.Unlock()
 	err := c.session.Do(context.Background(), r)
 	c.v.mu.Lock()
 	delete(c.v.open, key)
@@ -155,6 +162,10 @@ func (c *client) do(r *initiator.Request) outcome {
 			w.count(&w.stats.Reads)
 		} else {
 			w.count(&w.stats.Writes)
+		}
+		// The connection that answers was let in when what the one before had begun was done or could never be (I14).
+		for _, p := range before {
+			c.v.endedBy(p.reg, p.at, w.since())
 		}
 		return done
 	case errors.Is(err, initiator.ErrOutcomeUnknown):
@@ -175,6 +186,10 @@ func (c *client) end(how outcome, reg, at int) {
 	switch how {
 	case done:
 		c.v.ended(reg, at)
+	case unknown:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.open = append(c.open, pending{reg, at})
 	case withdrawn:
 		// It may take effect until the withdrawal has been confirmed.
 		c.mu.Lock()

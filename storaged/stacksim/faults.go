@@ -2,6 +2,7 @@ package stacksim
 
 import (
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/types"
@@ -69,6 +70,8 @@ func (w *World) faults() {
 		<-w.ctx.Done()
 		return
 	}
+	var running sync.WaitGroup
+	defer running.Wait()
 	gap := w.cfg.Length / time.Duration(w.cfg.Faults+1)
 	for range w.cfg.Faults {
 		if pause(w.ctx, gap/2+time.Duration(rng.Int64N(int64(gap)))) != nil {
@@ -76,6 +79,11 @@ func (w *World) faults() {
 		}
 		k := w.cfg.Kinds[rng.IntN(len(w.cfg.Kinds))]
 		w.count(&w.stats.Faults)
+		if w.cfg.Overlap {
+			rng := w.fork()
+			running.Go(func() { w.fault(k, rng) })
+			continue
+		}
 		w.fault(k, rng)
 	}
 	<-w.ctx.Done()

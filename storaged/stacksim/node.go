@@ -44,7 +44,7 @@ type running struct {
 	done   chan error
 }
 
-const diskBytes = 256 << 20
+const diskBytes = 96 << 20
 
 func (w *World) newNode(i, disks int) (*node, error) {
 	n := &node{w: w, name: fmt.Sprintf("n%d", i+1), ip: fmt.Sprintf("10.0.0.%d", i+1), disks: map[string]*machineDisk{}}

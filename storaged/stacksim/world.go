@@ -30,10 +30,14 @@ type Config struct {
 	// Depth is how many requests a client has under way, Think its longest pause between two.
 	Depth int
 	Think time.Duration
+	// Counting: half of the requests are to the counter.
+	Counting bool
 	// Length is how long load and faults go on. Faults of the Kinds are drawn evenly over it.
 	Length time.Duration
 	Faults int
 	Kinds  []FaultKind
+	// Overlap: a fault does not wait for the end of the one before. Only with faults of connections and disks.
+	Overlap bool
 	// Work is what the administrator does meanwhile.
 	Work []WorkKind
 	// RepairDelay and ResyncBytes are those of the leader and of the chunks.
