@@ -307,8 +307,11 @@ func TestAnotherChunkServesWhenTheOwnerDies(t *testing.T) {
 		return h.GetHealth() == storagedv1.Health_HEALTH_OK && h.GetExtentsDegraded() == 0 && h.GetExtents() == 1
 	})
 	v.mu.Lock()
-	copied := v.extent[0].copied
+	copied, lost := v.extent[0].copied, v.lost
 	v.mu.Unlock()
+	if lost {
+		t.Skip("this process stood still for so long that the volume went to another owner, who did not count")
+	}
 	if copied < 64*4096 || copied > 64*4096*11/10 {
 		t.Errorf("%d bytes were copied for 64 blocks of 4096 that were written meanwhile", copied)
 	}

@@ -241,10 +241,11 @@ type reporter struct {
 	changes uint64 // target.Changes at the last report
 	last    map[block.VolumeID]string
 	batches map[block.DiskID]uint64 // journal batches at the last full report
+	failed  map[block.DiskID]bool   // as last told
 }
 
 func newReporter(s *Server) *reporter {
-	return &reporter{s: s, last: map[block.VolumeID]string{}, batches: map[block.DiskID]uint64{}}
+	return &reporter{s: s, last: map[block.VolumeID]string{}, batches: map[block.DiskID]uint64{}, failed: map[block.DiskID]bool{}}
 }
 
 func (r *reporter) report(full bool) *storagedv1.HeartbeatRequest {
@@ -255,19 +256,22 @@ func (r *reporter) report(full bool) *storagedv1.HeartbeatRequest {
 	h.Sessions, h.LoginsRefused = uint32(sessions), refused
 	all := full || changes != r.changes
 	r.changes = changes
-	if full {
-		for _, d := range s.disks.all() {
-			dr := s.diskReport(d)
-			// The store's average is of the last requests, however long ago: it counts while there are any.
-			st := d.store.Stats()
-			if n := st.JournalBatches; n != r.batches[d.id] {
-				r.batches[d.id] = n
-				dr.Disk.LatencyNanoseconds = uint64(max(0, st.JournalLatency))
-			}
-			h.Disks = append(h.Disks, dr)
+	for _, d := range s.disks.all() {
+		failed := s.disks.failure(d) != nil
+		if !full && failed == r.failed[d.id] {
+			continue
 		}
-		slices.SortFunc(h.Disks, func(a, b *storagedv1.DiskReport) int { return compare(a.Disk.Id, b.Disk.Id) })
+		r.failed[d.id] = failed // told at once: its replicas leave their sets
+		dr := s.diskReport(d)
+		// The store's average is of the last requests, however long ago: it counts while there are any.
+		st := d.store.Stats()
+		if n := st.JournalBatches; full && n != r.batches[d.id] {
+			r.batches[d.id] = n
+			dr.Disk.LatencyNanoseconds = uint64(max(0, st.JournalLatency))
+		}
+		h.Disks = append(h.Disks, dr)
 	}
+	slices.SortFunc(h.Disks, func(a, b *storagedv1.DiskReport) int { return compare(a.Disk.Id, b.Disk.Id) })
 	seen := map[block.VolumeID]bool{}
 	for _, v := range s.volumes.all() {
 		seen[v.id] = true

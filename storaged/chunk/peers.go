@@ -28,11 +28,12 @@ type peers struct {
 	// changed tells the reporter that a chunk has come or gone (capacity 1).
 	changed chan struct{}
 
-	up map[block.ChunkID]uint64 // only in run
+	up   map[block.ChunkID]uint64           // only in run
+	away map[block.ChunkID]replication.Time // likewise: lost since
 }
 
 func newPeers(s *Server) *peers {
-	return &peers{s: s, wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), up: map[block.ChunkID]uint64{}}
+	return &peers{s: s, wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), up: map[block.ChunkID]uint64{}, away: map[block.ChunkID]replication.Time{}}
 }
 
 func (p *peers) post(e peerEvent) {
@@ -69,10 +70,19 @@ func (p *peers) handle(e peerEvent) {
 		for id, boot := range p.up {
 			e.volume.peerUp(id, boot)
 		}
+		for id, since := range p.away {
+			e.volume.step(func(o *replication.Owner, now replication.Time, out []replication.Effect) []replication.Effect {
+				return o.PeerAway(now, id, since, out)
+			})
+		}
 		return
 	case e.up:
 		p.up[e.chunk] = e.boot
+		delete(p.away, e.chunk)
 	default:
+		if _, was := p.up[e.chunk]; was {
+			p.away[e.chunk] = p.s.now()
+		}
 		delete(p.up, e.chunk)
 	}
 	select {

@@ -162,6 +162,9 @@ func TestPlanExtent(t *testing.T) {
 		{"a drained disk's member is replaced first", set(0, 1, 2, 3), map[byte]diskHealth{3: diskLeaving}, nil, 1, nil},
 		{"and stays while the copy runs", set(0, 1, 2, 3), map[byte]diskHealth{3: diskLeaving}, ids(4), 0, nil},
 		{"and goes then", set(0, 1, 2, 3, 4), map[byte]diskHealth{3: diskLeaving}, nil, 0, ids(3)},
+		{"a failed disk's member leaves at once", set(0, 1, 2, 3), map[byte]diskHealth{3: diskGone}, nil, 0, ids(3)},
+		{"also before a drained one is replaced", set(0, 1, 2, 3), map[byte]diskHealth{2: diskLeaving, 3: diskGone}, nil, 0, ids(3)},
+		{"but not while nobody knows that the others will return", set(0, 1, 2, 3), map[byte]diskHealth{1: diskReturning, 2: diskReturning, 3: diskGone}, nil, 1, nil},
 		{"the last copy stays on its lost disk until there is another", set(0, 1), map[byte]diskHealth{1: diskGone}, nil, 3, nil},
 		{"members beyond the factor leave, the newest first", set(0, 1, 2, 3, 4), nil, nil, 0, ids(4)},
 		{"members on offline nodes are waited for", set(0, 1, 2, 3), map[byte]diskHealth{2: diskReturning, 3: diskReturning}, nil, 0, nil},
@@ -175,14 +178,21 @@ func TestPlanExtent(t *testing.T) {
 			t.Errorf("%s: isWhole disagrees", c.name)
 		}
 		// Never fewer good copies than before, and never none (I15).
-		left := 0
+		left, good, fewer := 0, 0, false
 		for _, m := range c.e.Members {
-			if !slices.Contains(step.Remove, m.Disk) {
+			h := health(m.Disk)
+			switch {
+			case slices.Contains(step.Remove, m.Disk):
+				fewer = fewer || h != diskGone
+			default:
 				left++
+				if h == diskGood {
+					good++
+				}
 			}
 		}
-		if len(step.Remove) > 0 && left < 3 {
-			t.Errorf("%s: leaves %d members", c.name, left)
+		if fewer && left < 3 || len(step.Remove) > 0 && good == 0 {
+			t.Errorf("%s: leaves %d members, %d of them good", c.name, left, good)
 		}
 	}
 }

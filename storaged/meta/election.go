@@ -8,7 +8,7 @@ import (
 )
 
 // electionPoll bounds how late a change of raft's leader is noticed where its notification does not tell (losing it).
-const electionPoll = 250 * time.Millisecond
+const electionPoll = time.Second
 
 // electionLoop leads while etcd's raft leader is this process. There is no election of our own: raft's leader is alive
 // and connected to a majority, and metadata is nearest to it. That two processes may believe it for a moment is

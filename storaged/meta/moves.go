@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	moveTick     = 500 * time.Millisecond
+	moveTick     = time.Second
 	moveParallel = 8
 	// moveWait is how long the owner may take to drain a volume and pass it on.
 	moveWait = 15 * time.Second

@@ -58,30 +58,41 @@ type repairStep struct {
 
 // planExtent decides what an extent needs. joining are the disks being copied to. Rules:
 //
-//   - Members on good or returning disks count; those on leaving and gone disks are to be replaced first, then removed, so that
-//     there never are fewer good copies than before.
+//   - Members on good or returning disks count. Those on leaving disks are replaced first, then removed, so that there never are fewer good
+//     copies than before.
+//   - Those on gone disks are no copies: a disk that has failed can only be read, and a set in which it is the last one could not be taken over.
+//     They are removed at once if a member on a good disk stays, else with the leaving ones.
 //   - Absent replicas on good or returning disks come back by themselves (the owner copies what they missed) and count as copies
 //     under way.
 //   - When enough members are in sync, absent replicas that no copy runs to are forgotten, and members beyond the factor leave, the
 //     newest first.
 func planExtent(e *metadb.Extent, factor int, health func(block.DiskID) diskHealth, joining []block.DiskID) (repairStep, bool) {
 	step := repairStep{Extent: e.ID, Kind: "rebuild"}
-	var kept, leaving []block.DiskID
+	var kept, leaving, gone []block.DiskID
+	attached := false
 	coming := map[block.DiskID]bool{}
 	for _, m := range e.Members {
 		if m.Kind != metadb.KindFull {
 			continue
 		}
 		switch health(m.Disk) {
-		case diskGood, diskReturning:
+		case diskGood:
+			attached = true
+			kept = append(kept, m.Disk)
+		case diskReturning:
 			kept = append(kept, m.Disk)
 		case diskLeaving:
 			step.Kind = "drain"
 			leaving = append(leaving, m.Disk)
 		case diskGone:
-			leaving = append(leaving, m.Disk)
+			gone = append(gone, m.Disk)
 		}
 	}
+	if len(gone) > 0 && attached {
+		step.Kind, step.Remove = "rebuild", gone
+		return step, true
+	}
+	leaving = append(leaving, gone...)
 	for _, d := range joining {
 		if h := health(d); h == diskGood || h == diskReturning {
 			coming[d] = true

@@ -104,7 +104,7 @@ func (g OwnerGuard) cmp() clientv3.Cmp {
 // These bound one transaction, so that a silent etcd member is noticed and the next is tried. Reads can be of a whole volume.
 const (
 	writeAttempt = 1200 * time.Millisecond
-	readAttempt  = 1500 * time.Millisecond
+	readAttempt  = 400 * time.Millisecond // doubled each time: reads may be repeated freely
 	// writeAttempts is how often a write that recognises its own success is tried while its outcome is unknown. Each
 	// attempt may take twice as long as the one before: a member that is merely busy gets done with it.
 	writeAttempts = 4

@@ -6,6 +6,7 @@ package replication
 //	o.Start(now, out) out                                take the epoch from the members
 //	o.PeerUp(now, chunk, incarnation, out) out           a chunk can be reached (also the own one, once); counts a new session
 //	o.PeerDown(now, chunk, out) out                      its connections are gone
+//	o.PeerAway(now, chunk, since, out) out               they were gone before the owner was made
 //	o.Receive(now, from, *Message, out) out              an answer of a replica
 //	o.Write(now, WriteRequest, out) out                  → EffComplete
 //	o.Read(now, ReadRequest, out) out                    → EffPiece*, EffComplete

@@ -51,6 +51,7 @@ type Owner struct {
 type peer struct {
 	chunk       block.ChunkID
 	up          bool
+	away        bool // not up, and known to have been lost at downSince
 	session     uint32
 	incarnation uint64
 	upSince     Time
@@ -199,7 +200,7 @@ func (o *Owner) PeerUp(now Time, c block.ChunkID, incarnation uint64, out []Effe
 		o.peerDown(p)
 	}
 	restarted := p.incarnation != 0 && p.incarnation != incarnation
-	p.up, p.upSince, p.incarnation = true, now, incarnation
+	p.up, p.away, p.upSince, p.incarnation = true, false, now, incarnation
 	p.session++
 	for _, e := range o.extents {
 		for i := range e.slots {
@@ -217,6 +218,18 @@ func (o *Owner) PeerUp(now Time, c block.ChunkID, incarnation uint64, out []Effe
 		}
 	}
 	o.ask(p)
+	return o.leave()
+}
+
+// PeerAway says, of a chunk that cannot be reached when the volume is taken over, that it could be until a moment ago: it is waited for no longer
+// than one that is lost later, while one that nobody has heard of yet may be about to come, as after a power failure.
+func (o *Owner) PeerAway(now Time, c block.ChunkID, since Time, out []Effect) []Effect {
+	if !o.enter(now, out) {
+		return out
+	}
+	if p := o.peer(c); !p.up {
+		p.away, p.downSince = true, since
+	}
 	return o.leave()
 }
 

@@ -68,6 +68,8 @@ func (o *Owner) givenUp(e *extent, s *slot) bool {
 	p := s.peer
 	from := e.since
 	switch {
+	case p.away:
+		return o.now.Sub(max(from, p.downSince)) >= PeerGrace
 	case !p.up:
 		from = max(from, p.downSince)
 	case p.taken:

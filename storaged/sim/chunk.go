@@ -35,6 +35,7 @@ type chunk struct {
 	usedEpoch  block.Epoch
 	barrierAt  int64
 	serving    map[uint64]*attempt // requests inside the owner by tag
+	away       []replication.Time  // by chunk: when this process lost it, 0 if it has not
 
 	buf [][]replication.Effect
 }
@@ -73,6 +74,7 @@ func (c *chunk) boot() {
 	c.inc++
 	c.metaSeen = w.now
 	c.owner, c.serving = nil, map[uint64]*attempt{}
+	c.away = make([]replication.Time, len(w.chunks))
 	c.usedEpoch = max(c.usedEpoch, w.meta.epoch) // epochs it may have used before its end
 	plant := replication.Plant{Bugs: w.cfg.Bugs}
 	c.lease = replication.NewLease(replication.LeaseOptions{Self: c.id, Incarnation: c.inc, Started: c.clock()})
@@ -155,6 +157,8 @@ func (c *chunk) own(e block.Epoch) {
 	for i := range w.chunks {
 		if i != c.index && w.net.link(c.index, i).known[w.net.link(c.index, i).end(c.index)] != 0 {
 			c.do(o.PeerUp(c.clock(), w.chunks[i].id, w.chunks[i].inc, c.effects()))
+		} else if since := c.away[i]; since != 0 {
+			c.do(o.PeerAway(c.clock(), w.chunks[i].id, since, c.effects()))
 		}
 	}
 	c.do(o.Start(c.clock(), c.effects()))
@@ -187,6 +191,7 @@ func (c *chunk) tick() {
 
 func (c *chunk) peerUp(other *chunk) {
 	c.lease.PeerUp(other.id)
+	c.away[other.index] = 0
 	if c.owner != nil {
 		c.do(c.owner.PeerUp(c.clock(), other.id, other.inc, c.effects()))
 	}
@@ -194,6 +199,7 @@ func (c *chunk) peerUp(other *chunk) {
 
 func (c *chunk) peerDown(other *chunk) {
 	c.lease.PeerDown(other.id)
+	c.away[other.index] = c.clock()
 	if c.owner != nil {
 		c.do(c.owner.PeerDown(c.clock(), other.id, c.effects()))
 	}

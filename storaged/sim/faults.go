@@ -133,6 +133,9 @@ func (w *World) drain() {
 }
 
 func (w *World) remove(x block.ExtentIndex, d block.DiskID) {
+	if int(x) < len(w.meta.extents) && w.lastGood(w.meta.extents[x].Members, d) {
+		return // the leader would not: what stays is on a disk that has failed
+	}
 	if c := w.ready(); c != nil && !w.healed && w.now >= w.quietTill {
 		w.activeTill = max(w.activeTill, w.now+3*sec)
 		w.tracef("drain %x of extent %d", d[:2], x)

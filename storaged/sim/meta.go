@@ -241,6 +241,7 @@ func (m *meta) rebuild() {
 	for i := range m.extents {
 		x := block.ExtentIndex(i)
 		rec := &m.extents[i]
+		m.dropFailed(x, rec)
 		if fullMembers(rec.Members) >= w.cfg.Replicas {
 			m.since[i] = 0
 			continue
@@ -266,6 +267,33 @@ func (m *meta) rebuild() {
 			break
 		}
 	}
+}
+
+// dropFailed takes replicas on failed disks out of their sets, though nothing has been written since: what is written next is not to rest on the
+// others alone, and a copy that takes no new epoch must not become the last one.
+func (m *meta) dropFailed(x block.ExtentIndex, rec *replication.Record) {
+	w := m.w
+	for _, mb := range rec.Members {
+		if w.diskFailed(mb) && !w.lastGood(rec.Members, mb.Disk) {
+			m.owner.do(m.owner.owner.RemoveMember(m.owner.clock(), x, mb.Disk, m.owner.effects()))
+			return
+		}
+	}
+}
+
+func (w *World) diskFailed(mb replication.Member) bool {
+	d := w.chunks[mb.Chunk-1].disk(mb.Disk)
+	return d == nil || d.failed
+}
+
+// lastGood reports whether no full member but the given one is on a disk that works.
+func (w *World) lastGood(ms []replication.Member, but block.DiskID) bool {
+	for _, mb := range ms {
+		if mb.Kind == replication.Full && mb.Disk != but && !w.diskFailed(mb) {
+			return false
+		}
+	}
+	return true
 }
 
 // stopgap adds a delta member where a replica is away (I10).

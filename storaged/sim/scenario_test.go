@@ -70,7 +70,7 @@ func (s *scenario) cluster(t *testing.T, d *datadriven.TestData) string {
 	d.ScanArgs(t, "members", &list)
 	for f := range strings.SplitSeq(list, "+") {
 		var n int
-		fmt.Sscan(f, &n)
+		_, _ = fmt.Sscan(f, &n)
 		members = append(members, n)
 	}
 	d.MaybeScanArgs(t, "replicas", &c.Replicas)
