@@ -44,7 +44,7 @@ spec: {accessModes: [ReadWriteOnce], storageClassName: iomesh-csi-driver, resour
 	_, err = l.Kubectl(ctx, "delete", "namespace", "many", "--wait=false")
 	must(t, err)
 	must(t, l.Until(ctx, 10*time.Minute, "all volumes have gone", func(ctx context.Context) string {
-		left := strings.Fields(get(ctx, l, "pv", "-o", "name"))
+		left := objects(ctx, l, "pv")
 		return unless(len(left) == 0, fmt.Sprintf("%d are left", len(left)))
 	}))
 	l.Say("%d claims and volumes deleted after %s", n, seconds(begin))

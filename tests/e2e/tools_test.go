@@ -108,16 +108,19 @@ func handles(ctx context.Context, l *lab.Lab) []string {
 	return strings.Fields(get(ctx, l, "pv", "-o", "jsonpath={.items[*].spec.csi.volumeHandle}"))
 }
 
+// objects are the names of all objects of some kinds, but those in which the metadata members keep their state.
+func objects(ctx context.Context, l *lab.Lab, kinds string) []string {
+	return slices.DeleteFunc(strings.Fields(get(ctx, l, kinds, "-A", "-o", "name")), func(name string) bool {
+		return strings.HasPrefix(name, "persistentvolumeclaim/state-iomesh-meta-") || strings.HasPrefix(name, "persistentvolume/iomesh-meta-")
+	})
+}
+
 // nothingLeft demands that no volume, snapshot, attachment, mount, loop device, session or record is left of what a test made.
 func nothingLeft(ctx context.Context, t *testing.T, l *lab.Lab) {
 	t.Helper()
 	err := l.Until(ctx, 3*time.Minute, "nothing is left", func(ctx context.Context) string {
 		var left []string
-		objects := slices.DeleteFunc(strings.Fields(get(ctx, l, "pvc,pv,volumeattachments,volumesnapshotcontents", "-A", "-o", "name")), func(name string) bool {
-			// Where the metadata members keep their state.
-			return strings.HasPrefix(name, "persistentvolumeclaim/state-iomesh-meta-") || strings.HasPrefix(name, "persistentvolume/iomesh-meta-")
-		})
-		if len(objects) > 0 {
+		if objects := objects(ctx, l, "pvc,pv,volumeattachments,volumesnapshotcontents"); len(objects) > 0 {
 			left = append(left, "objects "+strings.Join(objects, " "))
 		}
 		if out, err := l.Storaged(ctx, "volume", "list", "-o", "json"); err != nil || strings.Contains(out, `"id"`) {
