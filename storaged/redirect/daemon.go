@@ -22,7 +22,7 @@ import (
 	"github.com/iomesh/iomesh/storaged/target"
 )
 
-// DaemonOptions configure Run. All fields but Log are required.
+// DaemonOptions configure Run. All fields but Log and the last two are required.
 type DaemonOptions struct {
 	// Listen is the host:port initiators log in at.
 	Listen string
@@ -33,6 +33,9 @@ type DaemonOptions struct {
 	// MetricsListen is the host:port of /metrics and /healthz; "" or "off": none.
 	MetricsListen string
 	Log           *slog.Logger
+	// ListenOn and Dial take the place of TCP, in simulations.
+	ListenOn func(address string) (net.Listener, error)
+	Dial     func(ctx context.Context, address string) (net.Conn, error)
 }
 
 // Run redirects logins until ctx ends.
@@ -47,7 +50,7 @@ func Run(ctx context.Context, o DaemonOptions) error {
 	if err != nil {
 		return fmt.Errorf("login redirector: %w", err)
 	}
-	loc, err := newMetaLocator(o.Meta, src)
+	loc, err := newMetaLocator(o.Meta, src, o.Dial)
 	if err != nil {
 		return err
 	}
@@ -56,7 +59,10 @@ func Run(ctx context.Context, o DaemonOptions) error {
 	if err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", o.Listen)
+	if o.ListenOn == nil {
+		o.ListenOn = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	}
+	ln, err := o.ListenOn(o.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for logins on %s: %w", o.Listen, err)
 	}
@@ -88,11 +94,15 @@ type metaLocator struct {
 	answered, unanswered atomic.Uint64 // questions
 }
 
-func newMetaLocator(addrs []string, src *mtls.Source) (*metaLocator, error) {
+func newMetaLocator(addrs []string, src *mtls.Source, dial func(context.Context, string) (net.Conn, error)) (*metaLocator, error) {
 	l := &metaLocator{}
+	var opts []grpc.DialOption
+	if dial != nil {
+		opts = append(opts, grpc.WithContextDialer(dial))
+	}
 	for _, a := range addrs {
-		c, err := grpc.NewClient("passthrough:///"+a, grpc.WithTransportCredentials(src.ClientCredentials(mtls.RoleMeta)),
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: time.Second}}))
+		c, err := grpc.NewClient("passthrough:///"+a, append(opts, grpc.WithTransportCredentials(src.ClientCredentials(mtls.RoleMeta)),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: time.Second}}))...)
 		if err != nil {
 			l.close()
 			return nil, fmt.Errorf("meta member %s: %w", a, err)

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/iomesh/iomesh/internal/iscsi/initiator"
+	"github.com/iomesh/iomesh/internal/mtls"
 	"github.com/iomesh/iomesh/internal/scsi"
 	"github.com/iomesh/iomesh/storaged/block"
+	"github.com/iomesh/iomesh/storaged/redirect"
 )
 
 // client is an initiator with a load.
@@ -26,7 +28,9 @@ type client struct {
 	rng  *rand.Rand
 	mu   sync.Mutex
 
-	session *initiator.Session
+	session    *initiator.Session
+	redirect   context.CancelFunc // nil: it knows the portals of the chunks
+	redirected chan error
 	// A withdrawn client: its requests may end with a refusal.
 	withdrawn bool
 	ctx       context.Context
@@ -45,14 +49,24 @@ func (v *volume) newClient() (*client, error) {
 	w.clientN++
 	c := &client{v: v, name: fmt.Sprintf("c%d", w.clientN), iqn: fmt.Sprintf("iqn.2024-01.io.sim:c%d", w.clientN), rng: w.fork()}
 	c.ctx, c.stop = context.WithCancel(w.ctx)
-	c.proc = w.net.host(fmt.Sprintf("10.0.8.%d", w.clientN)).start()
+	ip := fmt.Sprintf("10.0.8.%d", w.clientN)
+	c.proc = w.net.host(ip).start()
+	portals := w.portals(c.rng)
+	if c.rng.IntN(2) == 0 {
+		// By way of the redirector of its node.
+		portals = []string{ip + ":3260"}
+		ctx, cancel := context.WithCancel(context.Background())
+		c.redirect, c.redirected = cancel, make(chan error, 1)
+		o := redirect.DaemonOptions{Listen: portals[0], Meta: w.metaAddresses(), TLSDir: w.tls(mtls.RoleNode), Log: w.log(c.name + "/redirect"), ListenOn: c.proc.listen, Dial: c.proc.dial}
+		go func() { c.redirected <- redirect.Run(ctx, o) }()
+	}
 	if err := v.publish(c.iqn); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var err error
-	c.session, err = initiator.Dial(ctx, initiator.Options{Portals: w.portals(c.rng), Target: v.iqn, Initiator: c.iqn, Log: w.log(c.name),
+	c.session, err = initiator.Dial(ctx, initiator.Options{Portals: portals, Target: v.iqn, Initiator: c.iqn, Log: w.log(c.name),
 		HeaderDigest: c.rng.IntN(4) == 0, DataDigest: c.rng.IntN(4) == 0,
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return c.proc.dial(ctx, address) }})
 	if err != nil {
@@ -74,6 +88,12 @@ func (c *client) close() {
 	if c.session != nil {
 		_ = c.session.Close()
 		c.session = nil
+	}
+	if c.redirect != nil {
+		c.redirect()
+		if err := <-c.redirected; err != nil {
+			c.v.w.tracef("the redirector of %s ended with: %v", c.name, err)
+		}
 	}
 	c.proc.host.stop(false)
 }

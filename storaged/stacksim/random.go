@@ -13,7 +13,7 @@ func Random(seed uint64) Config {
 	extra := rand.New(rand.NewPCG(seed, 0xadd)) // what was added later, so that seeds stay what they were
 	chance := func(percent int) bool { return rng.IntN(100) < percent }
 	c := Config{Seed: seed, Nodes: 3 + rng.IntN(2), Disks: 1 + rng.IntN(2), Members: 1 + 2*rng.IntN(2), Depth: 1 + rng.IntN(6), Think: between(rng, 5*time.Millisecond, 200*time.Millisecond),
-		Length: between(rng, 8*time.Second, 20*time.Second), Faults: 1 + rng.IntN(6), RepairDelay: 10 * time.Minute}
+		Length: between(rng, 5*time.Second, 12*time.Second), Faults: 1 + rng.IntN(6), RepairDelay: 10 * time.Minute}
 	if chance(30) {
 		c.RepairDelay = between(rng, time.Second, 5*time.Second)
 	}
