@@ -93,7 +93,7 @@ spec:
 	_, err := l.Kubectl(ctx, "delete", "statefulset", "crowd", "--wait=false")
 	must(t, err)
 	must(t, l.Until(ctx, 10*time.Minute, "pods and volumes have gone", func(ctx context.Context) string {
-		left := strings.Fields(get(ctx, l, "pods,pvc,pv", "-o", "name"))
+		left := objects(ctx, l, "pods,pvc,pv")
 		return unless(len(left) == 0, fmt.Sprintf("%d objects are left", len(left)))
 	}))
 	l.Say("all deleted after %s", seconds(begin))
