@@ -89,6 +89,8 @@ type stub struct {
 	volumes []*storagedv1.Volume
 }
 
+func (stub) Joined(context.Context, string, *corev1.Secret) (bool, error) { return false, nil }
+
 func (s stub) Connect(string, *corev1.Secret) (controller.Storage, error) { return s, nil }
 
 func (s stub) Volumes(context.Context) ([]*storagedv1.Volume, error) { return s.volumes, nil }

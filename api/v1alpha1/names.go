@@ -11,6 +11,9 @@ const (
 	LabelNode       = "iomesh.com/node" // Kubernetes node name; also on chunk pods
 )
 
+// LabelLeaving with the value "true" on a Kubernetes node says that it is to hold no metadata member: one that is there moves to another node.
+const LabelLeaving = "iomesh.com/leaving"
+
 // Labels on the objects that the operator creates.
 const (
 	LabelCluster    = "iomesh.com/cluster"     // name of the IOMeshCluster

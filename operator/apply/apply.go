@@ -114,6 +114,16 @@ func (a *Applier) Prune(ctx context.Context, list client.ObjectList, keep func(c
 	return n, firstErr
 }
 
+// DeleteNow is Delete without waiting for the node on which a pod runs.
+func DeleteNow(ctx context.Context, c client.Client, obj client.Object) error {
+	uid := obj.GetUID()
+	err := c.Delete(ctx, obj, client.Preconditions{UID: &uid}, client.GracePeriodSeconds(0))
+	if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+		return fmt.Errorf("delete %s %s at once: %w", obj.GetObjectKind().GroupVersionKind().Kind, obj.GetName(), err)
+	}
+	return nil
+}
+
 // Delete deletes exactly this object, never a successor of the same name; one that is gone already is fine.
 func Delete(ctx context.Context, c client.Client, obj client.Object) error {
 	uid := obj.GetUID()

@@ -1,7 +1,9 @@
 package controller
 
 import (
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,6 +56,16 @@ func (d *Dialer) Connect(endpoints string, credentials *corev1.Secret) (Storage,
 	}
 	d.client, d.wrote = next, sum
 	return next, nil
+}
+
+// Joined implements Connector over a connection of its own.
+func (d *Dialer) Joined(ctx context.Context, endpoint string, credentials *corev1.Secret) (bool, error) {
+	one := Dialer{Dir: filepath.Join(d.Dir, "joined")}
+	if _, err := one.Connect(endpoint, credentials); err != nil {
+		return false, err
+	}
+	joined, err := one.client.Joined(ctx)
+	return joined, errors.Join(err, one.Close())
 }
 
 // Close ends the connection and removes the credentials.

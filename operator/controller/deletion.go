@@ -34,7 +34,7 @@ const cleanPatience = 90 * time.Second
 //	disks       remove the claims; the agents erase and release
 //	workloads   chunk pods, DaemonSets, StatefulSet
 //	hosts       erase the directories on every node
-//	objects     claims and volumes of state, BlockDevices; then the finalizer, and the rest goes with its owner
+//	objects     BlockDevices, claims and volumes of state, the pods that erased; then the finalizer, and the rest goes with its owner
 func (p *pass) delete(ctx context.Context) error {
 	if !controllerutil.ContainsFinalizer(p.cluster, v1alpha1.FinalizerCluster) {
 		return nil
@@ -207,8 +207,12 @@ func (p *pass) removeWorkloads(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// cleanHosts erases the directories of every node that answers.
+// cleanHosts erases the directories of every node that answers. It is done when what removeObjects removes after it has gone: the pods that
+// cleaned may then be gone too.
 func (p *pass) cleanHosts(ctx context.Context) (bool, error) {
+	if len(p.devices) == 0 && len(p.volumes) == 0 {
+		return true, nil
+	}
 	keepMeta := p.cluster.Spec.ReclaimPolicy != nil && p.cluster.Spec.ReclaimPolicy.Volume == v1alpha1.ReclaimRetain
 	var waiting []string
 	for i := range p.nodes {
@@ -252,9 +256,6 @@ func (p *pass) removeObjects(ctx context.Context) (bool, error) {
 		d, ok := o.(*v1alpha1.BlockDevice)
 		return ok && d.Spec.Claim != nil && !devicemap.Owns(p.cluster, d.Spec.Claim)
 	}
-	if _, err := p.Applier.Prune(ctx, &corev1.PodList{}, none, ns, p.ours()); err != nil {
-		return false, err
-	}
 	if _, err := p.Applier.Prune(ctx, &v1alpha1.BlockDeviceList{}, others, ns); err != nil {
 		return false, err
 	}
@@ -270,5 +271,6 @@ func (p *pass) removeObjects(ctx context.Context) (bool, error) {
 		p.wait("RemovingObjects", "waiting for %d persistent volumes of state to go", left)
 		return false, nil
 	}
-	return true, nil
+	_, err = p.Applier.Prune(ctx, &corev1.PodList{}, none, ns, p.ours())
+	return err == nil, err
 }

@@ -46,6 +46,7 @@ type pass struct {
 	statusErr  error
 	decision   devicemap.Decision
 	draining   []string
+	moving     []string // metadata members, in words
 	plan       rollout.Plan
 	planned    bool // plan was made in this pass
 	chunks     []desired.Chunk
@@ -93,7 +94,7 @@ func (p *pass) steps(ctx context.Context) error {
 	p.connect(ctx)
 	// From here on one step's failure does not keep the others from theirs: a disk that cannot be drained is no reason not to
 	// start a chunk.
-	return errors.Join(p.deviceMap(ctx), p.storageNodes(ctx), p.budgets(ctx), p.forgetNodes(ctx))
+	return errors.Join(p.deviceMap(ctx), p.moveMember(ctx), p.storageNodes(ctx), p.budgets(ctx), p.forgetNodes(ctx))
 }
 
 // observe reads what there is from the cache.

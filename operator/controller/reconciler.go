@@ -39,6 +39,8 @@ type Storage interface {
 // Connector gives access to the metadata members at endpoints (comma-separated host:port) with the credentials of a Secret.
 type Connector interface {
 	Connect(endpoints string, credentials *corev1.Secret) (Storage, error)
+	// Joined asks the one member at endpoint whether it votes and sees a leader.
+	Joined(ctx context.Context, endpoint string, credentials *corev1.Secret) (bool, error)
 }
 
 // Options of a Reconciler.

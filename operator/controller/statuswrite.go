@@ -23,7 +23,7 @@ func (p *pass) writeStatus(ctx context.Context) error {
 		Storage: p.status, StorageErr: p.statusErr,
 		Nodes: p.nodes, Devices: p.devices, Members: p.members, Chunks: p.chunks,
 		MetaPods: p.metaPods, ChunkPods: p.chunkPods, NodeSet: p.nodeSet, AttachSet: p.attachSet,
-		Decision: p.decision, Draining: p.draining, Waiting: p.plan.Waiting, Updating: p.updating(), Outdated: p.plan.Outdated,
+		Decision: p.decision, Draining: p.draining, Moving: p.moving, Waiting: p.plan.Waiting, Updating: p.updating(), Outdated: p.plan.Outdated,
 		Blocked: p.blocked, Deleting: p.deleting,
 	})
 	p.announce(&st)

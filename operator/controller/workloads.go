@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -27,6 +28,7 @@ func (p *pass) metaMembers(ctx context.Context) error {
 			return nil
 		}
 		pinned = append(pinned, m)
+		p.in.MetaJoining = p.in.MetaJoining || desired.MemberJoins(&p.volumes[i])
 		if err := p.freeVolume(ctx, &p.volumes[i]); err != nil {
 			return err
 		}
@@ -43,7 +45,11 @@ func (p *pass) metaMembers(ctx context.Context) error {
 		return nil
 	}
 	if len(members) > len(pinned) {
-		for _, pv := range desired.MetaVolumes(p.in) {
+		volumes := desired.MetaVolumes(p.in)
+		if len(pinned) > 0 {
+			volumes = p.newPlaces(pinned, members)
+		}
+		for _, pv := range volumes {
 			if err := p.Client.Create(ctx, pv, client.FieldOwner(v1alpha1.FieldOwnerOperator)); err != nil && !apierrors.IsAlreadyExists(err) {
 				return fmt.Errorf("create persistent volume %s: %w", pv.Name, err)
 			}
@@ -64,9 +70,22 @@ func (p *pass) metaMembers(ctx context.Context) error {
 	return nil
 }
 
+// newPlaces are the volumes of the members that have none: another node than before takes them. The first start, if it was interrupted between two
+// volumes, looks the same, and is as well served.
+func (p *pass) newPlaces(pinned, members []placement.Member) []*corev1.PersistentVolume {
+	var out []*corev1.PersistentVolume
+	for _, m := range members {
+		if !slices.ContainsFunc(pinned, func(x placement.Member) bool { return x.Ordinal == m.Ordinal }) {
+			p.event(corev1.EventTypeNormal, "MemberPlaced", "MoveMember", "the metadata member %s gets its place on node %s", desired.MetaPodName(m.Ordinal), m.Node)
+			out = append(out, desired.MetaVolumeElsewhere(p.in, m, p.NewUID()))
+		}
+	}
+	return out
+}
+
 // freeVolume lets a member's volume be claimed again after its claim was deleted by hand: the state on the node is still there.
 func (p *pass) freeVolume(ctx context.Context, pv *corev1.PersistentVolume) error {
-	if pv.Status.Phase != corev1.VolumeReleased || pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID == "" {
+	if desired.MemberLeaves(pv) || pv.DeletionTimestamp != nil || pv.Status.Phase != corev1.VolumeReleased || pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID == "" {
 		return nil
 	}
 	patch := client.MergeFromWithOptions(pv.DeepCopy(), client.MergeFromWithOptimisticLock{})

@@ -44,6 +44,8 @@ type world struct {
 	agentsAway bool
 	// most missing chunk pods seen at once since the first was ready
 	missingMost int
+	// changes that a process of the operator makes before it is killed, 0 = it lives; deaths so far
+	changes, deaths int
 }
 
 // members is the metadata members' side.
@@ -54,15 +56,22 @@ type members struct {
 	disks   map[string]*storagedv1.Disk
 	nodes   map[string]*storagedv1.Node
 	calls   []string
+	meta    []*storagedv1.MetaMember
+	joined  map[string]bool // by endpoint
+	life    *life
 }
 
 func (m *members) Connect(string, *corev1.Secret) (Storage, error) { return m, nil }
+
+func (m *members) Joined(_ context.Context, endpoint string, _ *corev1.Secret) (bool, error) {
+	return m.joined[endpoint], nil
+}
 
 func (m *members) Status(context.Context) (*storagedv1.ClusterStatus, error) {
 	if m.silent {
 		return nil, errors.New("connection refused")
 	}
-	st := &storagedv1.ClusterStatus{Health: storagedv1.Health_HEALTH_OK, Volumes: uint32(len(m.volumes)), Leader: "iomesh-meta-0"}
+	st := &storagedv1.ClusterStatus{Health: storagedv1.Health_HEALTH_OK, Volumes: uint32(len(m.volumes)), Leader: "iomesh-meta-0", Meta: m.meta}
 	for _, name := range sortedKeys(m.nodes) {
 		n := m.nodes[name]
 		n.Mode = "active"
@@ -92,29 +101,28 @@ func (m *members) DrainDisk(_ context.Context, id string, cancel bool) error {
 	if s := m.disks[id].State; s == diskFailed || s == diskRemoved {
 		return fmt.Errorf("disk %s is %s: its replicas are rebuilt elsewhere already", id, s)
 	}
-	m.disks[id].State = diskDraining
-	if cancel {
-		m.disks[id].State = diskActive
-	}
-	return nil
+	return m.life.change(func() error {
+		m.disks[id].State = diskDraining
+		if cancel {
+			m.disks[id].State = diskActive
+		}
+		return nil
+	})
 }
 
 func (m *members) RemoveDisk(_ context.Context, id string) error {
 	m.calls = append(m.calls, "remove "+id)
-	delete(m.disks, id)
-	return nil
+	return m.life.change(func() error { delete(m.disks, id); return nil })
 }
 
 func (m *members) RemoveNode(_ context.Context, node string) error {
 	m.calls = append(m.calls, "forget "+node)
-	delete(m.nodes, node)
-	return nil
+	return m.life.change(func() error { delete(m.nodes, node); return nil })
 }
 
 func (m *members) SetNodeMode(_ context.Context, node, mode string) error {
 	m.calls = append(m.calls, mode+" "+node)
-	m.modes[node] = mode
-	return nil
+	return m.life.change(func() error { m.modes[node] = mode; return nil })
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -199,6 +207,10 @@ func (w *world) pass(name string) {
 	w.t.Helper()
 	w.now = w.now.Add(time.Second)
 	_, err := w.r.Reconcile(w.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: ns, Name: name}})
+	if w.storage.life != nil && w.storage.life.dead {
+		err = nil // whatever it was about to say
+		w.restart()
+	}
 	w.must(err)
 	w.turn()
 }
@@ -251,6 +263,36 @@ func (w *world) statefulSet(ctx context.Context) {
 				w.t.Fatal(err)
 			}
 		}
+		w.bind(ctx, pod.Name, pvc.Name, desired.MetaVolumeName(ns, "iomesh", i))
+	}
+}
+
+// bind joins a member's claim to its volume, as the volume controller does, and puts the pod where the volume is.
+func (w *world) bind(ctx context.Context, podName, claimName, volumeName string) {
+	var pv corev1.PersistentVolume
+	var pvc corev1.PersistentVolumeClaim
+	var pod corev1.Pod
+	if w.c.Get(ctx, client.ObjectKey{Name: volumeName}, &pv) != nil {
+		return
+	}
+	w.must(w.c.Get(ctx, client.ObjectKey{Namespace: ns, Name: claimName}, &pvc))
+	w.must(w.c.Get(ctx, client.ObjectKey{Namespace: ns, Name: podName}, &pod))
+	if pvc.UID == "" {
+		w.uid++
+		pvc.UID = types.UID(fmt.Sprintf("claim-%d", w.uid))
+	}
+	if ref := pv.Spec.ClaimRef; ref.UID == "" {
+		ref.UID = pvc.UID
+		w.must(w.c.Update(ctx, &pv))
+		pvc.Spec.VolumeName = pv.Name
+		w.must(w.c.Update(ctx, &pvc))
+	} else if ref.UID != pvc.UID {
+		w.must(w.c.Update(ctx, &pvc))
+		return
+	}
+	if m, err := desired.MetaMember(&pv); err == nil && pod.Spec.NodeName == "" {
+		pod.Spec.NodeName = m.Node
+		w.must(w.c.Update(ctx, &pod))
 	}
 }
 

@@ -20,6 +20,8 @@ type Input struct {
 	Image string
 	// Meta are all metadata members, by ordinal.
 	Meta []placement.Member
+	// MetaJoining: one of them has a new place and does not vote yet.
+	MetaJoining bool
 	// Chunks are the storage nodes.
 	Chunks []Chunk
 	// ChunkBudget is how many chunk pods an eviction must leave, and why.

@@ -23,7 +23,46 @@ const (
 	annotationAddress = "iomesh.com/address"
 	annotationOrdinal = "iomesh.com/ordinal"
 	annotationNode    = "iomesh.com/node"
+	annotationMove    = "iomesh.com/move" // a mark below
 )
+
+// Marks on a member's PersistentVolume while the member changes its node.
+const (
+	MarkLeaving = "leaving"
+	MarkJoining = "joining"
+)
+
+// MemberLeaves and MemberJoins read the mark.
+func MemberLeaves(pv *corev1.PersistentVolume) bool {
+	return pv.Annotations[annotationMove] == MarkLeaving
+}
+
+// MemberJoins reports whether the member has been given this place and does not vote yet.
+func MemberJoins(pv *corev1.PersistentVolume) bool {
+	return pv.Annotations[annotationMove] == MarkJoining
+}
+
+// MarkMember sets the mark, or removes it ("").
+func MarkMember(pv *corev1.PersistentVolume, mark string) {
+	if mark == "" {
+		delete(pv.Annotations, annotationMove)
+		return
+	}
+	if pv.Annotations == nil {
+		pv.Annotations = map[string]string{}
+	}
+	pv.Annotations[annotationMove] = mark
+}
+
+// MetaVolumeElsewhere is the volume of a member that is given another node. Its directory has a name of its own: what an earlier member of the same
+// ordinal may have left on that node is a former self, with which it would not start.
+func MetaVolumeElsewhere(in Input, m placement.Member, uid string) *corev1.PersistentVolume {
+	in.Meta = []placement.Member{m}
+	pv := MetaVolumes(in)[0]
+	pv.Spec.HostPath.Path += "-" + uid[:min(8, len(uid))]
+	MarkMember(pv, MarkJoining)
+	return pv
+}
 
 // metaStateClass is the storage class of the members' volumes. No such class exists: it keeps other claims off them.
 const metaStateClass = "iomesh-meta-state"
@@ -180,8 +219,11 @@ func Meta(in Input) *appsv1.StatefulSet {
 	}
 }
 
-// metaUpdate lets the members be updated one after the other, the highest first, or while the update is paused none.
+// metaUpdate lets the members be updated one after the other, the highest first; none while the update is paused or a member joins.
 func metaUpdate(in Input) appsv1.StatefulSetUpdateStrategy {
+	if in.MetaJoining {
+		return appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}
+	}
 	held := int32(0)
 	if in.Cluster.Annotations[v1alpha1.AnnotationPauseUpdate] != "" {
 		held = int32(len(in.Meta))

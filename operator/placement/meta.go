@@ -10,13 +10,17 @@ import (
 	"github.com/iomesh/iomesh/api/v1alpha1"
 )
 
-// Member is a metadata member: its ordinal, the node that holds its state, and its address. Once made it never changes.
+// Member is a metadata member: its ordinal, the node that holds its state, and its address. It changes only by leaving its node and being taken in
+// anew on another.
 type Member struct {
 	Ordinal  int32
 	Node     string
 	Hostname string // value of the node's label kubernetes.io/hostname, which a volume's node affinity goes by
 	Address  string
 }
+
+// Leaving reports whether a node is to hold no member.
+func Leaving(n *corev1.Node) bool { return n.Labels[v1alpha1.LabelLeaving] == "true" }
 
 // Rejection says why a node was not chosen.
 type Rejection struct {
@@ -84,6 +88,9 @@ func Meta(nodes []corev1.Node, policy *v1alpha1.PodPolicy, pinned []Member, repl
 func against(n *corev1.Node, policy *v1alpha1.PodPolicy) string {
 	if n.DeletionTimestamp != nil {
 		return "is being deleted"
+	}
+	if Leaving(n) {
+		return "is leaving (label " + v1alpha1.LabelLeaving + ")"
 	}
 	if n.Spec.Unschedulable {
 		return "is cordoned"

@@ -137,6 +137,20 @@ func (c *Client) RemoveDisk(ctx context.Context, id string) error {
 	return err
 }
 
+// Joined reports whether the member votes and sees a leader.
+func (c *Client) Joined(ctx context.Context) (bool, error) {
+	p, err := call(ctx, c, "probe the member", func(ctx context.Context) (*storagedv1.ProbeResponse, error) {
+		return storagedv1.NewMetaPeerClient(c.conn).Probe(ctx, &storagedv1.ProbeRequest{})
+	})
+	if err != nil {
+		return false, err
+	}
+	if p.GetMessage() != "" && !p.GetEstablished() {
+		return false, fmt.Errorf("the member %s is %s", p.GetName(), p.GetMessage())
+	}
+	return p.GetEstablished() && p.GetMemberId() != 0 && p.GetLeaderId() != 0 && !p.GetLearner(), nil
+}
+
 // Modes of a node.
 const (
 	ModeActive      = "active"

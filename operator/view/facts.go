@@ -38,6 +38,8 @@ type Facts struct {
 	Decision devicemap.Decision
 	// Draining says of devices on their way out how far they are.
 	Draining []string
+	// Moving says how far metadata members are that change their node.
+	Moving []string
 	// Waiting is what the chunk rollout waits for.
 	Waiting string
 	// Updating is the node whose chunk is being updated.

@@ -179,6 +179,8 @@ func progress(f *Facts, st *v1alpha1.IOMeshClusterStatus) *Problem {
 	switch {
 	case f.Updating != "" || f.Outdated > 0:
 		return &Problem{"UpdatingChunks", fmt.Sprintf("%d of %d chunks run the new version; %s", len(f.Chunks)-f.Outdated, len(f.Chunks), f.Waiting)}
+	case len(f.Moving) > 0:
+		return &Problem{"MovingMembers", strings.Join(append(slices.Clone(f.Moving), f.Draining...), "; ")}
 	case len(f.Draining) > 0:
 		return &Problem{"ReleasingDisks", strings.Join(f.Draining, "; ")}
 	case len(f.Decision.Claims) > 0:

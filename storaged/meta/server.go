@@ -171,7 +171,7 @@ func (s *server) describe() *storagedv1.ProbeResponse {
 		}
 		return r
 	}
-	r.MemberId, r.LeaderId = uint64(e.Server.MemberID()), e.Server.Lead()
+	r.MemberId, r.LeaderId, r.Learner = uint64(e.Server.MemberID()), e.Server.Lead(), e.Server.IsLearner()
 	r.DbBytes, r.DbBytesInUse = uint64(e.Server.Backend().Size()), uint64(e.Server.Backend().SizeInUse())
 	r.Message = alarmText(e)
 	return r

@@ -71,6 +71,7 @@ type ProbeResponse struct {
 	Version            string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
 	Message            string                 `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"` // alarms and what it waits for
 	CertificateExpires *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=certificate_expires,json=certificateExpires,proto3" json:"certificate_expires,omitempty"`
+	Learner            bool                   `protobuf:"varint,12,opt,name=learner,proto3" json:"learner,omitempty"` // does not vote yet
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -182,13 +183,20 @@ func (x *ProbeResponse) GetCertificateExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ProbeResponse) GetLearner() bool {
+	if x != nil {
+		return x.Learner
+	}
+	return false
+}
+
 var File_meta_proto protoreflect.FileDescriptor
 
 const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"meta.proto\x12\x12iomesh.storaged.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
-	"\fProbeRequest\"\xf3\x02\n" +
+	"\fProbeRequest\"\x8d\x03\n" +
 	"\rProbeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vestablished\x18\x02 \x01(\bR\vestablished\x12\x1d\n" +
@@ -202,7 +210,8 @@ const file_meta_proto_rawDesc = "" +
 	"\aversion\x18\t \x01(\tR\aversion\x12\x18\n" +
 	"\amessage\x18\n" +
 	" \x01(\tR\amessage\x12K\n" +
-	"\x13certificate_expires\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x12certificateExpires2X\n" +
+	"\x13certificate_expires\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x12certificateExpires\x12\x18\n" +
+	"\alearner\x18\f \x01(\bR\alearner2X\n" +
 	"\bMetaPeer\x12L\n" +
 	"\x05Probe\x12 .iomesh.storaged.v1.ProbeRequest\x1a!.iomesh.storaged.v1.ProbeResponseB5Z3github.com/iomesh/iomesh/api/storaged/v1;storagedv1b\x06proto3"
 
