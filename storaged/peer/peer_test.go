@@ -34,7 +34,7 @@ func (r *recorder) Frame(_ *Conn, f *wire.Frame) {
 func (r *recorder) Idle(*Conn)                 {}
 func (r *recorder) Down(_ *Conn, reason error) { r.down <- reason }
 
-func credentials(t *testing.T, a *mtls.Authority, role mtls.Role) Secure {
+func credentials(t testing.TB, a *mtls.Authority, role mtls.Role) Secure {
 	t.Helper()
 	leaf, err := a.Issue(mtls.LeafOptions{Role: role, Validity: time.Hour})
 	if err != nil {

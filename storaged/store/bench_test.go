@@ -316,3 +316,116 @@ func BenchmarkRecovery(b *testing.B) {
 	}
 	b.ReportMetric(float64(used*slotBytes)/1e6, "journal-MB")
 }
+
+// BenchmarkChecksum sums blocks as they enter, are verified and are read.
+func BenchmarkChecksum(b *testing.B) {
+	for _, n := range []uint32{1, 256} {
+		b.Run(fmt.Sprintf("%d blocks", n), func(b *testing.B) {
+			data, sums := vdisk.Aligned(int(n)*block.Size), make([]uint32, n)
+			s := block.NewSeeder(block.VolumeID{1}, 2)
+			b.ReportAllocs()
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				s.SumRange(rng(0, n), data, sums)
+			}
+		})
+	}
+}
+
+// BenchmarkLookup finds blocks: in the overlay of what is in the journal, and in map pages.
+func BenchmarkLookup(b *testing.B) {
+	for _, destaged := range []bool{false, true} {
+		b.Run(map[bool]string{false: "overlay", true: "page"}[destaged], func(b *testing.B) {
+			s := mustOpen(b, newSim(b, 256<<20, 32<<20), quiet())
+			defer s.Close()
+			e := ext(1, 0)
+			mustReplica(b, s, e)
+			for i := range uint32(4096) {
+				if err := run(s, dataWrite(e, 0, rng(i, 1), 1)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if destaged {
+				if err := s.Sync(context.Background()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			rnd := rand.New(rand.NewPCG(1, 2))
+			var out [1]ovEntry
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.find(e, block.LiveView, block.No(rnd.Uint32N(4096)), out[:], nil); err != nil || out[0].state() != Written {
+					b.Fatal(err, out[0])
+				}
+			}
+		})
+	}
+}
+
+// benchReads keeps reads without a goroutine under way.
+type benchReads struct {
+	s    *Store
+	rnd  *rand.Rand
+	left atomic.Int64
+	open atomic.Int64
+	done chan struct{}
+}
+
+func (r *benchReads) ReadsComplete(done []*Reading) {
+	for _, x := range done {
+		if x.Err != nil || r.left.Add(-1) < 0 {
+			if r.open.Add(-1) == 0 {
+				close(r.done)
+			}
+			continue
+		}
+		x.Range = rng(r.rnd.Uint32N(block.PerExtent), 1)
+		if !r.s.StartRead(x) {
+			panic("read not begun")
+		}
+	}
+	r.s.Wake()
+}
+
+// BenchmarkStartRead is BenchmarkRead of 4 KiB without goroutines.
+func BenchmarkStartRead(b *testing.B) {
+	for _, depth := range []int{1, 32} {
+		b.Run(fmt.Sprintf("depth %d", depth), func(b *testing.B) {
+			s := benchStores(b, 1, 4<<30)[0]
+			if s.async == nil {
+				b.Skip("no asynchronous reads of files here")
+			}
+			e := ext(1, 0)
+			mustReplica(b, s, e)
+			for i := range uint32(1024) {
+				if err := run(s, &Write{Extent: e, Kind: Data, Range: rng(i*256, 256), Stamp: 1, Data: vdisk.Aligned(1 << 20)}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := s.Sync(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+			// Every map page is looked at once, so that all are in memory.
+			buf, info := vdisk.Aligned(block.Size), make([]BlockInfo, 1)
+			for p := range uint32(1024) {
+				if err := s.Read(e, block.LiveView, rng(p*256, 1), buf, info); err != nil {
+					b.Fatal(err)
+				}
+			}
+			r := &benchReads{s: s, rnd: rand.New(rand.NewPCG(1, 2)), done: make(chan struct{})}
+			all := make([]*Reading, depth)
+			for i := range all {
+				all[i] = &Reading{Extent: e, View: block.LiveView, Buf: vdisk.Aligned(block.Size), Info: make([]BlockInfo, 1), Completer: r}
+			}
+			r.left.Store(int64(b.N))
+			r.open.Store(int64(depth))
+			b.ReportAllocs()
+			b.ResetTimer()
+			cpu := cpuTime()
+			r.ReadsComplete(all)
+			<-r.done
+			b.StopTimer()
+			b.ReportMetric(float64((cpuTime()-cpu).Nanoseconds())/float64(b.N)/1e3, "cpu-µs/read")
+		})
+	}
+}
