@@ -26,6 +26,8 @@ type exchange struct {
 	confirm  string
 	wait     bool
 	timeout  time.Duration
+	// after is done once the plan is applied, or was before; may be nil.
+	after func() error
 }
 
 func (x *exchange) flags(cmd *cobra.Command, confirm string) {
@@ -131,6 +133,11 @@ func (e *Env) exchangeDisks(ctx context.Context, l *link.Link, c *v1alpha1.IOMes
 			return err
 		}
 		e.say("Device map of cluster %s applied.", c.Name)
+	}
+	if x.after != nil {
+		if err := x.after(); err != nil {
+			return err
+		}
 	}
 	if !x.wait {
 		e.say("Follow it with: kubectl iomesh status")

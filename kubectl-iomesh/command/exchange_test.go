@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/iomesh/iomesh/api/v1alpha1"
 )
 
@@ -25,6 +27,11 @@ func TestTakingDisksAndNodesOut(t *testing.T) {
 		w.devices = append(w.devices, disk("bd-f", "n4", "/dev/sdb", claimed))
 		w.ctl["status"] = strings.Replace(healthyStatus, `"disks":[`, `"disks":[{"id":"disk-f","name":"bd-f","node":"n4","state":"Active"},`, 1)
 		w.ctl["status"] = strings.Replace(w.ctl["status"], `"nodes":[`, `"nodes":[{"name":"n4","state":"Online","mode":"active"},`, 1)
+		return w
+	}
+	spare := func() *world { // n4 has nothing of ours yet
+		w := healthy()
+		w.nodes = append(w.nodes, node("n4", "True"))
 		return w
 	}
 	maintenance := func() *world {
@@ -50,12 +57,30 @@ func TestTakingDisksAndNodesOut(t *testing.T) {
 		{"node-drain-unconfirmed", four(), []string{"node", "drain", "n4"}},
 		{"node-drain-empty", healthy(), []string{"node", "drain", "n7"}},
 		{"node-remove-meta", healthy(), []string{"node", "remove", "n1", "--confirm", "n1"}},
+		{"node-remove-member-moves", spare(), []string{"node", "remove", "n1", "--confirm", "n1", "--wait=false"}},
 		{"node-remove-unknown", healthy(), []string{"node", "remove", "n7", "--confirm", "n7"}},
 		{"node-maintenance", maintenance(), []string{"node", "maintenance", "n3"}},
 		{"node-maintenance-end", maintenance(), []string{"node", "maintenance", "n3", "--end"}},
 		{"node-maintenance-unknown", healthy(), []string{"node", "maintenance", "n9"}},
 	} {
 		t.Run(c.name, func(t *testing.T) { golden(t, c.name, c.world.run(t, c.line...)) })
+	}
+}
+
+func TestRemovingANodeLabelsItWhenItsDisksAreOnTheirWayOut(t *testing.T) {
+	w := healthy()
+	w.nodes = append(w.nodes, node("n4", "True"))
+	w.run(t, "node", "remove", "n1", "--confirm", "n1", "--wait=false")
+	n, err := w.l.Core.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+	if err != nil || n.Labels[v1alpha1.LabelLeaving] != "true" {
+		t.Errorf("labels %v, %v", n.Labels, err)
+	}
+	c, err := w.l.Cluster(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := c.Spec.Chunk.DeviceMap[v1alpha1.DataStoreWithJournal]; !slices.Equal(s.Exclude, []string{"bd-a"}) {
+		t.Errorf("excluded %v", s.Exclude)
 	}
 }
 

@@ -2,10 +2,17 @@ package command
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/api/v1alpha1"
@@ -105,7 +112,8 @@ func (e *Env) nodeRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "remove NODE", Short: "Drain a node and take it out of the storage cluster", Args: exactly(1, "the name of a node"),
 		Long: "Drain a node (kubectl iomesh node drain), end its storage service and forget it. Afterwards it can be deleted from Kubernetes. Any node can go,\n" +
-			"in any order, also a dead one, as long as the others have room. A node that holds a metadata member is refused: members stay where they are.",
+			"in any order, also a dead one, as long as the others have room. A metadata member that it holds moves to another node: for that the node is\n" +
+			"labelled " + v1alpha1.LabelLeaving + "=true, which stays until the node is deleted or the label is removed.",
 		Example: "  kubectl iomesh node remove worker-2\n  kubectl iomesh node remove worker-2 --confirm worker-2",
 	}
 	x.flags(cmd, "name of the node")
@@ -113,25 +121,66 @@ func (e *Env) nodeRemoveCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		name := args[0]
 		return e.withCluster(cmd.Context(), func(ctx context.Context, l *link.Link, c *v1alpha1.IOMeshCluster) error {
-			pods, err := l.Pods(ctx, link.ComponentMeta)
+			member, err := e.memberOf(ctx, l, name)
 			if err != nil {
 				return err
 			}
-			for i := range pods {
-				if pods[i].Spec.NodeName == name {
-					return fault.Failed(nil, "to take only its disks out: kubectl iomesh node drain "+name, "node %s holds the metadata member %s, which stays where it is", name, pods[i].Name)
-				}
+			if member != "" {
+				e.say("The metadata member %s moves from node %s to another.", member, name)
 			}
 			if x.out, err = disksOf(ctx, l, c, name); err != nil {
 				return err
 			}
 			start := e.Now()
-			if len(x.out) > 0 {
+			switch {
+			case len(x.out) > 0:
 				x.object, x.question = name, fmt.Sprintf("Move all data off node %s and remove it?", name)
+				x.after = func() error { return markLeaving(ctx, l, name) }
 				if err := e.exchangeDisks(ctx, l, c, x, show); err != nil || x.dryRun != "none" || !x.wait {
 					return err
 				}
-			} else if _, _, err := storageNode(ctx, l, name); err != nil {
+			case member != "":
+				if x.dryRun != "none" {
+					return nil
+				}
+				if err := e.confirmed(name, x.confirm, fmt.Sprintf("Remove node %s?", name)); err != nil {
+					return err
+				}
+				if err := markLeaving(ctx, l, name); err != nil || !x.wait {
+					return err
+				}
+			default:
+				if _, _, err := storageNode(ctx, l, name); err != nil {
+					return err
+				}
+			}
+			err = e.await(ctx, x.timeout-e.Now().Sub(start), func(ctx context.Context) (string, bool, error) {
+				pods, err := l.Pods(ctx, link.ComponentMeta)
+				if err != nil {
+					return "", false, err
+				}
+				here, ready := "", 0
+				for i := range pods {
+					switch {
+					case pods[i].Spec.NodeName == name:
+						here = pods[i].Name
+					case link.Trouble(&pods[i]) == "":
+						ready++
+					}
+				}
+				cur, err := l.Cluster(ctx)
+				if err != nil {
+					return "", false, err
+				}
+				switch task := cur.Status.TaskInProcess; {
+				case here != "":
+					return fmt.Sprintf("the metadata member %s is still on node %s; %s", here, name, task), false, nil
+				case ready < len(pods) || strings.Contains(task, "metadata member"):
+					return fmt.Sprintf("%d of %d metadata members are ready elsewhere; %s", ready, len(pods), task), false, nil
+				}
+				return fmt.Sprintf("all %d metadata members are on other nodes", len(pods)), true, nil
+			})
+			if err != nil {
 				return err
 			}
 			return e.await(ctx, x.timeout-e.Now().Sub(start), func(ctx context.Context) (string, bool, error) {
@@ -149,6 +198,52 @@ func (e *Env) nodeRemoveCommand() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// memberOf is the metadata member on a node, "" if there is none. It is an error if no other node could take it.
+func (e *Env) memberOf(ctx context.Context, l *link.Link, name string) (string, error) {
+	pods, err := l.Pods(ctx, link.ComponentMeta)
+	if err != nil {
+		return "", err
+	}
+	member, taken := "", map[string]bool{name: true}
+	for i := range pods {
+		taken[pods[i].Spec.NodeName] = true
+		if pods[i].Spec.NodeName == name {
+			member = pods[i].Name
+		}
+	}
+	if member == "" {
+		return "", nil
+	}
+	nodes, err := l.Core.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return "", fault.API(err, "list nodes")
+	}
+	for i := range nodes.Items {
+		n := &nodes.Items[i]
+		ready := slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+		})
+		if !taken[n.Name] && ready && !n.Spec.Unschedulable && n.Labels[v1alpha1.LabelLeaving] != "true" {
+			return member, nil
+		}
+	}
+	return "", fault.Failed(nil, "add a node to Kubernetes first; to take only its disks out: kubectl iomesh node drain "+name,
+		"node %s holds the metadata member %s, and no other node can take it", name, member)
+}
+
+// markLeaving labels a node, so that it holds no metadata member. A node that has left Kubernetes needs no label.
+func markLeaving(ctx context.Context, l *link.Link, name string) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{v1alpha1.LabelLeaving: "true"}}})
+	if err != nil {
+		return err
+	}
+	_, err = l.Core.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fault.API(err, "label node %s", name)
+	}
+	return nil
 }
 
 // disksOf lists the disks of a node that the cluster holds, or that are on their way out.
