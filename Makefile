@@ -73,8 +73,8 @@ e2e-conformance: deps ## upstream's storage suite (External.Storage) on a cluste
 	hack/e2e-conformance.sh
 
 .PHONY: bench
-bench: ## measure against tgtd and the floor, in one run
-	hack/bench.sh
+bench: ## measure against tgtd and the floor, in one run; ARGS=scale|fair|rebuild|times (and flags) for the rest, FIO=path for fio as well
+	hack/bench.sh $(ARGS)
 
 .PHONY: profile
 profile: ## CPU profiles of the chunks under each load of the benchmark, in build/profiles

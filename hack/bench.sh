@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure against tgtd and the floor in one run. Arguments are those of build/bench (-h lists them). FIO=path of a fio with the libiscsi
+# Measure against tgtd and the floor in one run. Arguments are those of build/bench (-h lists them): scale, fair, rebuild and times measure the rest. FIO=path of a fio with the libiscsi
 # engine measures with that as well.
 set -euo pipefail
 export CGO_ENABLED=0
@@ -12,4 +12,6 @@ fi
 make -s storaged
 mkdir -p build
 go build -ldflags "-X github.com/iomesh/iomesh/internal/version.version=$(git describe --tags --always --dirty 2>/dev/null || echo v0.0.0)" -o build/bench ./tests/bench/cmd/bench
-build/bench -json build/bench.json "$@"
+cmd=compare
+case "${1:-}" in [a-z]*) cmd=$1; shift ;; esac
+build/bench "$cmd" -json "build/bench-$cmd.json" "$@"

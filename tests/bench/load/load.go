@@ -66,7 +66,6 @@ type slot struct {
 	number uint64
 	turn   uint64
 	start  time.Time
-	bad    error
 }
 
 // Run measures one load on a session. It returns the first error of a request. With ledger not nil, what is written is entered there.

@@ -15,6 +15,7 @@ type Report struct {
 	Machine   string              `json:"machine"`
 	Outcomes  []Outcome           `json:"outcomes"`
 	Alone     map[string][]Sample `json:"alone"`
+	Fio       []FioResult         `json:"fio,omitempty"`
 	Verified  bool                `json:"verified"`
 	CPUWrite  time.Duration       `json:"cpuPerWriteNs"`    // at depth 32, all processes; median of the pairs
 	TailWrite float64             `json:"tailOverMedianD1"` // p99.9 over the median of writes at depth 1; median of the pairs
@@ -116,6 +117,9 @@ func (r *Report) WriteText(w io.Writer) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Alone)) {
 		row(name, r.Alone[name])
+	}
+	for _, f := range r.Fio {
+		f.WriteText(w)
 	}
 	fmt.Fprintf(w, "\nCPU of all processes per 4 KiB write at depth 32: %s (want ≤ %s)\n", r.CPUWrite.Round(time.Microsecond/10), maxCPUPerWrite)
 	fmt.Fprintf(w, "p99.9 of write d1 over its median: %.1f (want ≤ %.0f)\n", r.TailWrite, maxTail)

@@ -48,6 +48,7 @@ func run(ctx context.Context, args []string) error {
 	span := f.Uint64("span", 1024, "MiB of each volume")
 	foreign := f.Float64("foreign", 0.05, "share of a core that other programs may use in a run that counts")
 	only := f.String("only", "", "comparisons whose workload begins with this")
+	fio := f.String("fio", os.Getenv("FIO"), "a fio with the libiscsi engine, to measure with it as well; FIO in the environment by default")
 	out := f.String("json", "", "write the report here as JSON")
 	profiles := f.String("profile", "", "a directory for CPU profiles of the chunks, one of each run; what they cost is in the figures")
 	if err := f.Parse(args); err != nil {
@@ -74,6 +75,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	rep, err := measure(ctx, r, *only)
+	if err == nil && *fio != "" {
+		rep.Fio, err = r.Fio(ctx, *fio, []string{"iomesh", suite.CacheOff, suite.AIO})
+	}
 	rep.WriteText(os.Stdout)
 	err = errors.Join(err, writeJSON(*out, rep))
 	if missed := rep.Missed(); err == nil && len(missed) > 0 {
