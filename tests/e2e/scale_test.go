@@ -93,7 +93,7 @@ spec:
 	_, err := l.Kubectl(ctx, "delete", "statefulset", "crowd", "--wait=false")
 	must(t, err)
 	must(t, l.Until(ctx, 10*time.Minute, "pods and volumes have gone", func(ctx context.Context) string {
-		left := objects(ctx, l, "pods,pvc,pv")
+		left := append(objects(ctx, l, "pvc,pv"), strings.Fields(get(ctx, l, "pods", "-o", "name"))...)
 		return unless(len(left) == 0, fmt.Sprintf("%d objects are left", len(left)))
 	}))
 	l.Say("all deleted after %s", seconds(begin))
