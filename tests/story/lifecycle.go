@@ -1,0 +1,237 @@
+package story
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/iomesh/iomesh/tests/lab"
+)
+
+// Lifecycle is a cluster from its installation to its removal: it grows, is upgraded and rolled back under load, has a disk replaced, loses a disk and
+// its first node, and is uninstalled. The cluster has three nodes with two disks each, of which the first are mapped. next is the tag that version B
+// gets; it is the same image under another name, so that what is tried is the way there.
+func Lifecycle(ctx context.Context, l *lab.Lab, setup lab.Setup, next string) error {
+	s := &story{l: l, ctx: ctx, tag: setup.Tag}
+	for _, chapter := range []struct {
+		title string
+		play  func() error
+	}{
+		{"install", s.install},
+		{"map the first disk of each node", s.mapFirst},
+		{"volumes and pods that write", s.volumes},
+		{"a scratch volume is tried, a volume is verified", s.tryVolumes},
+		{"a fourth node joins", func() error { return s.scaleOut(setup) }},
+		{"upgrade to version B, one node at a time", func() error { return s.upgrade(next) }},
+		{"back to version A", s.rollback},
+		{"a disk is replaced", s.replaceDisk},
+		{"a disk dies", s.deadDisk},
+		{"the first node is removed, drained and deleted", s.removeFirst},
+		{"every record is there", s.reread},
+		{"uninstall is refused while volumes exist, and then leaves nothing", s.uninstall},
+	} {
+		l.Title("%s", chapter.title)
+		if err := chapter.play(); err != nil {
+			return fmt.Errorf("%s: %w", chapter.title, err)
+		}
+	}
+	return nil
+}
+
+func (s *story) tryVolumes() error {
+	if _, err := s.l.Plugin(s.ctx, "check", "--volume"); err != nil {
+		var ce *lab.CommandError
+		// Machines of a test lack what real nodes have; the volume's own steps must be right.
+		if !asCommand(err, &ce) || ce.ExitCode() != 3 || strings.Contains(ce.Output, "failed    volume") {
+			return err
+		}
+	}
+	_, err := s.l.Plugin(s.ctx, "volume", "verify", s.fsID)
+	return err
+}
+
+func (s *story) scaleOut(setup lab.Setup) error {
+	name, err := s.l.Cluster.AddNode(s.ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.l.PrepareNode(s.ctx, name, setup); err != nil {
+		return err
+	}
+	values, err := s.l.Values(s.tag)
+	if err != nil {
+		return err
+	}
+	if _, err := s.l.Plugin(s.ctx, "upgrade", "-f", values, "--wait", "--timeout", "4m"); err != nil {
+		return err
+	}
+	var list []device
+	if err := s.l.Until(s.ctx, time.Minute, "its disks are published", func(context.Context) string {
+		if list, err = s.on(name); err != nil || len(list) < 2 {
+			return fmt.Sprintf("%d disks, %v", len(list), err)
+		}
+		return ""
+	}); err != nil {
+		return err
+	}
+	if _, err := s.l.Plugin(s.ctx, "disk", "map", "--mount-type", "dataStoreWithJournal", "--device", list[0].name, "--confirm", "iomesh", "--wait", "--timeout", "3m"); err != nil {
+		return err
+	}
+	return s.healthy("four nodes serve")
+}
+
+// upgrade gives the image another tag on every node and lets the plugin roll it out.
+func (s *story) upgrade(next string) error {
+	nodes, err := s.l.Cluster.Nodes()
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if out, err := s.l.Cluster.Exec(s.ctx, n, "ctr", "-n", "k8s.io", "images", "tag", "--force", "docker.io/iomesh/iomesh:"+s.tag, "docker.io/iomesh/iomesh:"+next); err != nil {
+			return fmt.Errorf("tag the image on %s: %w: %s", n, err, out)
+		}
+	}
+	if _, err := s.l.Plugin(s.ctx, "upgrade", "--image", "iomesh/iomesh:"+next, "--wait", "--timeout", "8m"); err != nil {
+		return err
+	}
+	return s.rolled(next)
+}
+
+func (s *story) rollback() error {
+	if _, err := s.l.Plugin(s.ctx, "upgrade", "--rollback", "--confirm", "iomesh", "--wait", "--timeout", "8m"); err != nil {
+		return err
+	}
+	return s.rolled(s.tag)
+}
+
+// rolled demands that everything runs a version, that the disk map has not changed with it, and tells the writers' longest pause.
+func (s *story) rolled(tag string) error {
+	if err := s.l.Until(s.ctx, 3*time.Minute, "everything runs "+tag, func(ctx context.Context) string {
+		out, err := s.l.Kubectl(ctx, "-n", lab.Namespace, "get", "pods", "-l", "app.kubernetes.io/component in (chunk,meta,node,controller)", "-o", `jsonpath={range .items[*]}{.metadata.name}={.spec.containers[0].image} {end}`)
+		if err != nil {
+			return err.Error()
+		}
+		for pod := range strings.FieldsSeq(out) {
+			if !strings.HasSuffix(pod, ":"+tag) {
+				return pod
+			}
+		}
+		return ""
+	}); err != nil {
+		return err
+	}
+	if err := s.healthy("all replicas are in sync"); err != nil {
+		return err
+	}
+	st, err := s.l.Status(s.ctx)
+	if err != nil {
+		return err
+	}
+	if st.Disks.Active != 4 {
+		return fmt.Errorf("%d disks are active, 4 were", st.Disks.Active)
+	}
+	return s.wrote()
+}
+
+// removeFirst takes out the first node, which holds a metadata member and may run anything.
+func (s *story) removeFirst() error {
+	nodes, err := s.l.Cluster.Nodes()
+	if err != nil {
+		return err
+	}
+	first := nodes[0]
+	if _, err := s.l.Plugin(s.ctx, "node", "remove", first, "--confirm", first, "--timeout", "8m"); err != nil {
+		return err
+	}
+	out, err := s.l.Kubectl(s.ctx, "-n", lab.Namespace, "get", "pods", "-l", "app.kubernetes.io/component=meta", "-o", "jsonpath={.items[*].spec.nodeName}")
+	if err != nil {
+		return err
+	}
+	if members := strings.Fields(out); len(members) != 3 || slices.Contains(members, first) {
+		return fmt.Errorf("the metadata members are on %v", members)
+	}
+	if _, err := s.l.Show(s.ctx, "kubectl", "drain", first, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout", "3m"); err != nil {
+		return err
+	}
+	if _, err := s.l.Show(s.ctx, "kubectl", "delete", "node", first); err != nil {
+		return err
+	}
+	s.fs.forget()
+	s.blk.forget()
+	for _, pod := range []string{fsPod, blkPod} {
+		if err := s.l.Until(s.ctx, 3*time.Minute, "pod "+pod+" runs", func(ctx context.Context) string { return running(ctx, s.l, pod) }); err != nil {
+			return err
+		}
+	}
+	if err := s.rejoin(); err != nil {
+		return err
+	}
+	if err := s.progress(s.fs, 20); err != nil {
+		return err
+	}
+	return s.status()
+}
+
+func (s *story) uninstall() error {
+	_, err := s.l.Run(s.ctx, "kubectl-iomesh", "uninstall", "--confirm", "iomesh", "--timeout", "1m")
+	var ce *lab.CommandError
+	if !asCommand(err, &ce) || !strings.Contains(ce.Output, "volume") {
+		return fmt.Errorf("uninstall with volumes: %w", err)
+	}
+	s.l.Say("refused: %s", ce.Output)
+	s.fs.forget()
+	s.blk.forget()
+	for _, what := range [][]string{{"statefulset", "files", "device"}, {"pvc", fsPVC, blkPVC}, {"storageclass", "story-xfs", "story-block"}} {
+		if _, err := s.l.Kubectl(s.ctx, append([]string{"delete", "--wait=true", "--timeout=3m"}, what...)...); err != nil {
+			return err
+		}
+	}
+	if err := s.l.Until(s.ctx, 2*time.Minute, "the volumes have gone", func(ctx context.Context) string {
+		out, err := s.l.Storaged(ctx, "volume", "list", "-o", "json")
+		if err != nil || strings.Contains(out, `"id"`) {
+			return fmt.Sprintf("%s %v", out, err)
+		}
+		return ""
+	}); err != nil {
+		return err
+	}
+	if _, err := s.l.Plugin(s.ctx, "uninstall", "--confirm", "iomesh", "--timeout", "5m"); err != nil {
+		return err
+	}
+	return s.l.Until(s.ctx, 2*time.Minute, "nothing is left", s.leftovers)
+}
+
+// leftovers names what an uninstallation has left: objects, directories, mounts, loop devices of ours, superblocks.
+func (s *story) leftovers(ctx context.Context) string {
+	var left []string
+	out, err := s.l.Kubectl(ctx, "-n", lab.Namespace, "get", "iomesh,bd,pods,sts,ds,deploy,cm,secret,pvc,pdb,lease", "--ignore-not-found", "-o", "name")
+	if err != nil {
+		return err.Error()
+	}
+	for name := range strings.FieldsSeq(out) {
+		// The namespace's own, and the leader election's, which no chart owns.
+		if !strings.Contains(name, "kube-root-ca.crt") && !strings.HasPrefix(name, "lease.") {
+			left = append(left, name)
+		}
+	}
+	if out, err = s.l.Kubectl(ctx, "get", "pv,csidriver,volumeattachment", "-o", "name"); err != nil {
+		return err.Error()
+	}
+	left = append(left, strings.Fields(out)...)
+	nodes, err := s.l.Cluster.Nodes()
+	if err != nil {
+		return err.Error()
+	}
+	for _, n := range nodes[1:] { // the first has left
+		out, err := s.l.Cluster.Exec(ctx, n, "sh", "-c", `ls -d /var/lib/iomesh/* /run/iomesh/* 2>/dev/null; grep -E 'iomesh' /proc/self/mountinfo | grep -v '/opt/iomesh'; losetup -nO NAME,BACK-FILE | grep /run/iomesh; true`)
+		if err != nil {
+			return err.Error()
+		}
+		if out = strings.TrimSpace(out); out != "" {
+			left = append(left, n+": "+strings.Join(strings.Fields(out), " "))
+		}
+	}
+	return strings.Join(left, "; ")
+}
