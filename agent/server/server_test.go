@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"path/filepath"
@@ -57,7 +58,7 @@ func throughDial(t *testing.T, snap inventory.Snapshot) agentv1.AgentClient {
 	t.Cleanup(func() {
 		conn.Close()
 		near.Close()
-		if err := <-dialed; err != nil && err != io.ErrClosedPipe && !strings.Contains(err.Error(), "closed pipe") {
+		if err := <-dialed; err != nil && !errors.Is(err, io.ErrClosedPipe) && !strings.Contains(err.Error(), "closed pipe") {
 			t.Errorf("dial: %v", err)
 		}
 		cancel()

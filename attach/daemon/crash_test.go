@@ -65,8 +65,8 @@ func startAndKill(t *testing.T, state, store string, use func(device string)) {
 	} else {
 		t.Errorf("child said %q, %v", line, err)
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
 }
 
 func TestAKilledDaemonWhoseDeviceNobodyUsesLeavesNothing(t *testing.T) {
@@ -97,7 +97,7 @@ func TestAKilledDaemonWhoseDeviceIsMountedIsReportedAndClearedLater(t *testing.T
 		run(t, "mkfs.ext4", "-q", d)
 		run(t, "mount", d, dir)
 	})
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	// The I/O of the orphan fails at once instead of hanging.
 	if err := os.WriteFile(filepath.Join(dir, "x"), make([]byte, mib), 0o600); err == nil {
 		if f, err := os.Open(filepath.Join(dir, "x")); err == nil {

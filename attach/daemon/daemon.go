@@ -109,7 +109,7 @@ func (d *Daemon) attach(ctx context.Context, t Target) (*volume, error) {
 	}
 	// A device left by a dead process serves nobody and writes nothing, so a new one beside it is safe, and needed when its
 	// last user waits for the new one. Its record would be overwritten: it is moved aside in memory first.
-	d.clear(ctx, t.VolumeID)
+	_ = d.clear(ctx, t.VolumeID)
 	d.mu.Lock()
 	closed := d.closed
 	d.mu.Unlock()

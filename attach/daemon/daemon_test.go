@@ -155,7 +155,7 @@ func TestAFilesystemOnTheDeviceKeepsItsDataOverReattach(t *testing.T) {
 	run(t, "mkfs.ext4", "-q", "-b", "4096", a.Device)
 	dir := t.TempDir()
 	run(t, "mount", a.Device, dir)
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	data := make([]byte, 40*mib)
 	rand.Read(data)
 	if err := os.WriteFile(filepath.Join(dir, "data"), data, 0o600); err != nil {

@@ -63,7 +63,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go srv.Serve(l)
+	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() { srv.Close() })
 	r.srv, r.address = srv, l.Addr().String()
 	log := slog.New(slog.DiscardHandler)
@@ -107,7 +107,7 @@ func TestADeviceOverARealTargetSurvivesLostSessionsAndGrows(t *testing.T) {
 	run(t, "mkfs.ext4", "-q", "-b", "4096", a.Device)
 	dir := t.TempDir()
 	run(t, "mount", a.Device, dir)
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	data := make([]byte, 32*mib)
 	rand.Read(data)
 	for i := range 4 {

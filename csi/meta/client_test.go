@@ -28,7 +28,7 @@ func member(t *testing.T) (*metatest.Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go g.Serve(l)
+	go func() { _ = g.Serve(l) }()
 	t.Cleanup(g.Stop)
 	return m, l.Addr().String()
 }

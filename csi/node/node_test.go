@@ -326,7 +326,7 @@ func TestForeignDataIsNeverFormatted(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			f.WriteAt([]byte("a database without a filesystem"), 8192)
+			_, _ = f.WriteAt([]byte("a database without a filesystem"), 8192)
 		}, "ext4", "unknown kind"},
 		{"data at the very end", func(d string) {
 			f, err := os.OpenFile(d, os.O_WRONLY, 0)
@@ -334,7 +334,7 @@ func TestForeignDataIsNeverFormatted(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			f.WriteAt([]byte("metadata of a software RAID"), 32*mib-512)
+			_, _ = f.WriteAt([]byte("metadata of a software RAID"), 32*mib-512)
 		}, "ext4", "unknown kind"},
 		{"another filesystem", func(d string) { run(t, "mkfs.ext3", "-q", d) }, "ext4", `holds "ext3"`},
 		{"a swap area", func(d string) { run(t, "mkswap", d) }, "ext4", `holds "swap"`},
@@ -376,7 +376,7 @@ func TestAnUnfinishedXFSIsFormattedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.WriteAt([]byte{1}, 126) // sb_inprogress
+	_, _ = f.WriteAt([]byte{1}, 126) // sb_inprogress
 	f.Close()
 	k.down("raw")
 	k.cap = fsCap("xfs")
@@ -606,7 +606,7 @@ func TestNoSecretIsOnDiskOrInThePublishContext(t *testing.T) {
 		t.Errorf("the secret is in %s", s)
 	}
 	for _, dir := range []string{"csi", "attach"} {
-		filepath.WalkDir(filepath.Join(r.Dir, dir), func(path string, e os.DirEntry, err error) error {
+		_ = filepath.WalkDir(filepath.Join(r.Dir, dir), func(path string, e os.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, ".json") {
 				return err
 			}

@@ -119,7 +119,7 @@ func New(t testing.TB) *Rig {
 	r.Meta.Register(m)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	r.must(err)
-	go m.Serve(l)
+	go func() { _ = m.Serve(l) }()
 	t.Cleanup(m.Stop)
 	r.client = r.dial(l.Addr().String(), insecure.NewCredentials())
 	r.controller = r.client
@@ -185,7 +185,7 @@ func (r *Rig) must(err error) {
 func (r *Rig) serve(g *grpc.Server, socket string) {
 	l, err := rpc.Listen(socket)
 	r.must(err)
-	go g.Serve(l)
+	go func() { _ = g.Serve(l) }()
 	r.T.Cleanup(g.Stop)
 }
 

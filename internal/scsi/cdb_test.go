@@ -144,11 +144,11 @@ func FuzzDecode(f *testing.F) {
 				}
 			}
 		case VerbModeSelect:
-			u.ModeSelect(&r, data, Mode{})
+			_, _ = u.ModeSelect(&r, data, Mode{})
 		case VerbModeSense:
-			u.ModeSense(nil, &r, Mode{}, false)
+			_, _ = u.ModeSense(nil, &r, Mode{}, false)
 		case VerbInquiry:
-			u.VPD(nil, r.CDB[2], 0)
+			_, _ = u.VPD(nil, r.CDB[2], 0)
 		case VerbReportOpcodes:
 			ReportOpcodes(nil, &r)
 		case VerbReportTPG:
@@ -165,8 +165,8 @@ func FuzzUnmarshalReservations(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r.In(nil, PRReadFullStatus)
-		r.In(nil, PRReadReservation)
+		_, _ = r.In(nil, PRReadFullStatus)
+		_, _ = r.In(nil, PRReadReservation)
 		r.Conflict(Nexus{}, ClassWrite)
 	})
 }

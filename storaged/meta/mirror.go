@@ -56,10 +56,3 @@ func (m *mirror) wait(ctx context.Context, revision int64) error {
 		}
 	}
 }
-
-// next returns a channel that is closed at the next update.
-func (m *mirror) next() <-chan struct{} {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.changed
-}

@@ -2,6 +2,7 @@ package metadb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -132,7 +133,7 @@ func (d *DB) watch(ctx context.Context, prefix string, rev *int64, emit func(bat
 			}
 			if err := resp.Err(); err != nil {
 				d.log.Warn("metadata watch ended", "prefix", prefix, "error", err)
-				return err == rpctypes.ErrCompacted, true
+				return errors.Is(err, rpctypes.ErrCompacted), true
 			}
 			if len(resp.Events) == 0 {
 				continue

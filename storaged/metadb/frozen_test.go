@@ -93,7 +93,7 @@ func (p *proxy) copy(dst, src net.Conn) {
 				return
 			}
 		}
-		if err == io.EOF || err != nil {
+		if errors.Is(err, io.EOF) || err != nil {
 			return
 		}
 	}

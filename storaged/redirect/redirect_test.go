@@ -170,7 +170,7 @@ func TestLoginIsParkedWhileThereIsNoOwner(t *testing.T) {
 		}
 		l := &pipe{conns: make(chan net.Conn), done: make(chan struct{})}
 		served := make(chan struct{})
-		go func() { r.Serve(l); close(served) }()
+		go func() { _ = r.Serve(l); close(served) }()
 		ask := func() chan error {
 			a, b := net.Pipe()
 			l.conns <- b

@@ -100,7 +100,7 @@ func (s *Store) destageLoop() {
 		}
 		for s.failure() == nil && s.wantsCycle() {
 			if err := d.cycle(); err != nil {
-				s.fail(fmt.Errorf("checkpoint: %w", err))
+				_ = s.fail(fmt.Errorf("checkpoint: %w", err))
 			}
 			select {
 			case <-s.stop:

@@ -89,7 +89,7 @@ func (im *sweepImage) kindOf(off int64) string {
 		return "data"
 	}
 	buf := make([]byte, slotBytes)
-	im.disk.Clone().ReadAt(buf, off/slotBytes*slotBytes)
+	_ = im.disk.Clone().ReadAt(buf, off/slotBytes*slotBytes)
 	for k, name := range map[uint16]string{kindPage: "map page", kindNode: "table node", kindRefs: "reference counts", kindDir: "directory"} {
 		if _, err := decodeSlot(buf, k); err == nil {
 			return name

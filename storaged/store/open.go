@@ -210,7 +210,7 @@ func (s *Store) close() error {
 
 // abandon stops the store like a crash does: nothing is brought to an end.
 func (s *Store) abandon() {
-	s.fail(errAbandoned)
+	_ = s.fail(errAbandoned)
 	s.qmu.Lock()
 	if s.closing {
 		s.qmu.Unlock()

@@ -30,7 +30,6 @@ type loginAttempt struct {
 	revoked bool
 
 	place   Placement
-	dev     *device
 	session *session
 }
 
@@ -44,7 +43,7 @@ func (s *Server) newLogin(c net.Conn) *loginAttempt {
 // connection serves one connection from its first byte to its end.
 func (s *Server) connection(a *loginAttempt) {
 	defer a.cancel()
-	a.conn.SetDeadline(time.Now().Add(s.opt.LoginTimeout))
+	_ = a.conn.SetDeadline(time.Now().Add(s.opt.LoginTimeout))
 	out, err := login.Accept(login.Stream{R: a.reader, W: a.batch, C: a.conn}, wishes(), a)
 	s.mu.Lock()
 	delete(s.logins, a)
@@ -58,7 +57,7 @@ func (s *Server) connection(a *loginAttempt) {
 		a.linger(err)
 		return
 	}
-	a.conn.SetDeadline(time.Time{})
+	_ = a.conn.SetDeadline(time.Time{})
 	a.session.run(a, out)
 }
 
@@ -70,7 +69,7 @@ const lingerMax = time.Second
 func (a *loginAttempt) linger(err error) {
 	var refused *login.Error
 	if errors.As(err, &refused) {
-		a.conn.SetReadDeadline(time.Now().Add(lingerMax))
+		_ = a.conn.SetReadDeadline(time.Now().Add(lingerMax))
 		_ = a.reader.WaitByte()
 	}
 }
@@ -103,7 +102,7 @@ func (a *loginAttempt) describe(n login.Names) Login {
 func (a *loginAttempt) parked(f func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(a.ctx, a.srv.opt.ParkTimeout)
 	defer cancel()
-	a.conn.SetDeadline(time.Time{})
+	_ = a.conn.SetDeadline(time.Time{})
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -114,9 +113,9 @@ func (a *loginAttempt) parked(f func(ctx context.Context) error) error {
 		}
 	}()
 	err := f(ctx)
-	a.conn.SetReadDeadline(time.Unix(1, 0))
+	_ = a.conn.SetReadDeadline(time.Unix(1, 0))
 	<-watched
-	a.conn.SetDeadline(time.Now().Add(a.srv.opt.LoginTimeout))
+	_ = a.conn.SetDeadline(time.Now().Add(a.srv.opt.LoginTimeout))
 	return err
 }
 

@@ -29,7 +29,7 @@ func BenchmarkLoopback(b *testing.B) {
 
 func cpuSeconds() float64 {
 	var u unix.Rusage
-	unix.Getrusage(unix.RUSAGE_SELF, &u)
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }
 

@@ -118,7 +118,7 @@ func newListener(srv *target.Server, t testing.TB) (string, error) {
 		return "", err
 	}
 	done := make(chan struct{})
-	go func() { srv.Serve(l); close(done) }()
+	go func() { _ = srv.Serve(l); close(done) }()
 	t.Cleanup(func() { srv.Close(); <-done })
 	return l.Addr().String(), nil
 }

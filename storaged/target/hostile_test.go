@@ -80,12 +80,12 @@ func TestHostileClientsCostBoundedMemoryAndHarmNobody(t *testing.T) {
 				copy(h.CDB(), write16(0, 8192))
 				x.w.Add(&h, nil)
 			}
-			x.w.WriteTo(x.c)
+			_, _ = x.w.WriteTo(x.c)
 		}, false},
 		{"large reads whose data are never taken", manyReads, false},
 		{"large reads of lent memory whose data are never taken", manyReads, true},
 		{"pings with data whose answers are never taken", func(x *raw) {
-			x.c.SetWriteDeadline(time.Now().Add(time.Second))
+			_ = x.c.SetWriteDeadline(time.Now().Add(time.Second))
 			var h pdu.Header
 			h.SetImmediate(pdu.NopOut)
 			h.SetFlags(pdu.Final)
@@ -99,7 +99,7 @@ func TestHostileClientsCostBoundedMemoryAndHarmNobody(t *testing.T) {
 			}
 		}, false},
 		{"immediate commands without end", func(x *raw) {
-			x.c.SetWriteDeadline(time.Now().Add(time.Second))
+			_ = x.c.SetWriteDeadline(time.Now().Add(time.Second))
 			for i := range 20000 {
 				var h pdu.Header
 				h.SetImmediate(pdu.SCSICmd)
@@ -175,7 +175,7 @@ func TestMalformedPDUsEndTheConnectionOnly(t *testing.T) {
 		{"a data segment longer than agreed", func(x *raw) {
 			h := command(x)
 			h.SetDataLen(1<<24 - 1)
-			x.c.Write(h[:])
+			_, _ = x.c.Write(h[:])
 		}},
 		{"a CmdSN that leaves a gap", func(x *raw) {
 			h := command(x)
@@ -187,15 +187,15 @@ func TestMalformedPDUsEndTheConnectionOnly(t *testing.T) {
 			var h pdu.Header
 			h.SetImmediate(pdu.LoginReq)
 			x.send(&h, nil)
-			x.c.(*net.TCPConn).CloseWrite()
+			_ = x.c.(*net.TCPConn).CloseWrite()
 		}},
-		{"half a header", func(x *raw) { x.c.Write(make([]byte, 20)); x.c.(*net.TCPConn).CloseWrite() }},
+		{"half a header", func(x *raw) { _, _ = x.c.Write(make([]byte, 20)); _ = x.c.(*net.TCPConn).CloseWrite() }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, target.Options{})
 			x := r.rawTCP(someone, 1)
 			c.act(x)
-			x.c.SetReadDeadline(time.Now().Add(30 * time.Second))
+			_ = x.c.SetReadDeadline(time.Now().Add(30 * time.Second))
 			if _, err := io.Copy(io.Discard, x.c); err != nil {
 				t.Errorf("connection was not closed: %v", err)
 			}
@@ -211,7 +211,7 @@ func TestRandomPDUsNeitherPanicNorLeak(t *testing.T) {
 	opcodes := []pdu.Opcode{pdu.NopOut, pdu.SCSICmd, pdu.SCSICmd, pdu.SCSICmd, pdu.TaskReq, pdu.TextReq, pdu.DataOut, pdu.DataOut, pdu.SNACK, 0x1f}
 	for round := range 150 {
 		x := r.rawTCP(fmt.Sprintf("iqn.2026-01.test:%d", round%3), byte(round%5))
-		go io.Copy(io.Discard, x.c)
+		go func() { _, _ = io.Copy(io.Discard, x.c) }()
 		for range 200 {
 			var h pdu.Header
 			for i := range h {
@@ -318,7 +318,7 @@ func TestDigestErrors(t *testing.T) {
 			}
 			f.at = c.at
 			x.command(write16(0, 1), older, 512)
-			plain.SetReadDeadline(time.Now().Add(30 * time.Second))
+			_ = plain.SetReadDeadline(time.Now().Add(30 * time.Second))
 			var got []pdu.Opcode
 			for {
 				h, _, err := x.next()

@@ -265,7 +265,7 @@ func TestRevokedGrantEndsAParkedLogin(t *testing.T) {
 		p.dir.Revoke(p.iqn, someone)
 		closed := make(chan struct{}, 1)
 		go func() {
-			p.srv.CloseSessions(context.Background(), p.iqn, someone)
+			_, _ = p.srv.CloseSessions(context.Background(), p.iqn, someone)
 			closed <- struct{}{}
 		}()
 		synctest.Wait()

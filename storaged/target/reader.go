@@ -257,7 +257,7 @@ func (x *session) fill(t *task, h *pdu.Header) error {
 	if errors.Is(err, pdu.ErrDataDigest) {
 		// The connection is in step, only this command is damaged (RFC 7143 §7.8).
 		x.stats.digestErrors.Add(1)
-		x.reject(h, rejectDataDigest)
+		_ = x.reject(h, rejectDataDigest)
 		t.fail(scsi.Sense{Key: scsi.AbortedCommand, Code: scsi.ProtocolServiceCRC})
 		t.start = damaged
 		err = nil

@@ -116,7 +116,7 @@ func (x *session) run(a *loginAttempt, out login.Outcome) {
 	x.maxCmdSN.Store(out.CmdSN + uint32(x.srv.opt.QueueDepth) - 1)
 	x.statSN = out.StatSN
 	if t, ok := x.conn.(*net.TCPConn); ok {
-		t.SetNoDelay(true)
+		_ = t.SetNoDelay(true)
 	}
 	x.sock.Init(x.conn)
 	x.log.Debug("session begins", slog.Bool("discovery", x.discovery))

@@ -58,9 +58,12 @@ type Reader struct {
 	head []byte
 }
 
+// readBuffer is the size of the stream buffer: several small frames per system call. Of a long one it is what is copied once more.
+const readBuffer = 64 << 10
+
 // NewReader returns a Reader that puts data into buffers of pool.
 func NewReader(r io.Reader, pool *pagebuf.Pool) *Reader {
-	return &Reader{r: bufio.NewReaderSize(r, 256<<10), pool: pool}
+	return &Reader{r: bufio.NewReaderSize(r, readBuffer), pool: pool}
 }
 
 // Ready reports whether the next Read returns without waiting for the peer.
@@ -129,7 +132,7 @@ func crcOf(header, head []byte) uint32 {
 }
 
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -55,7 +55,7 @@ func TestMessageRoundTrips(t *testing.T) {
 		f.Buf.Release()
 	}
 	var f Frame
-	if err := r.Read(&f); err != io.EOF {
+	if err := r.Read(&f); !errors.Is(err, io.EOF) {
 		t.Fatalf("after the last frame: %v", err)
 	}
 }

@@ -273,7 +273,7 @@ func (w *world) grow(ctx context.Context, claims ...*claim) error {
 			return err
 		}
 		size := 0
-		fmt.Sscan(strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(out), "1M-blocks")), &size)
+		_, _ = fmt.Sscan(strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(out), "1M-blocks")), &size)
 		if size < 1800 {
 			return fmt.Errorf("the filesystem of volume %s has %d MiB after the expansion to 2 GiB: %q", k.name, size, out)
 		}

@@ -73,7 +73,7 @@ func (l *list2) pop() *Request {
 
 func newConn(s *Session, n net.Conn, address string) *conn {
 	if t, ok := n.(*net.TCPConn); ok {
-		t.SetNoDelay(true)
+		_ = t.SetNoDelay(true)
 	}
 	c := &conn{s: s, net: n, address: address, reader: pdu.NewReader(n, login.SegmentMax), loggedOut: make(chan struct{})}
 	c.cond.L = &s.mu

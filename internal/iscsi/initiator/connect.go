@@ -136,7 +136,7 @@ func (s *Session) loginAt(ctx context.Context, address string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { n.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = n.SetDeadline(time.Unix(1, 0)) })
 	c := newConn(s, n, address)
 	out, err := login.Connect(login.Stream{R: c.reader, W: &c.batch, C: n}, login.Request{
 		Initiator: s.opt.Initiator, Target: s.opt.Target, ISID: s.opt.ISID,
@@ -169,7 +169,7 @@ func Discover(ctx context.Context, portal, initiatorName string, secrets *CHAP) 
 		return nil, err
 	}
 	defer n.Close()
-	stop := context.AfterFunc(ctx, func() { n.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = n.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	st := login.Stream{R: pdu.NewReader(n, login.SegmentMax), W: &pdu.Batch{}, C: n}
 	w := login.DefaultWishes()

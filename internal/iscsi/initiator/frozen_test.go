@@ -70,7 +70,7 @@ func TestFrozenOwnerIsLeftWithinTheBar(t *testing.T) {
 			}
 			l := &chanListener{conns: make(chan net.Conn), done: make(chan struct{})}
 			listeners[address] = l
-			ended.Go(func() { s.Serve(l) })
+			ended.Go(func() { _ = s.Serve(l) })
 		}
 		var servers []server
 		for _, address := range []string{"10.0.0.1:1", "10.0.0.2:1"} {

@@ -164,7 +164,7 @@ func FuzzAccept(f *testing.F) {
 			h.SetFlags(x.flags)
 			b.Add(&h, x.text[:min(len(x.text), SegmentMax)])
 		}
-		b.WriteTo(&in)
+		_, _ = b.WriteTo(&in)
 		p := &policy{admission: Admission{Secrets: &Secrets{User: "u", Secret: "s"}}}
 		var out strings.Builder
 		_, err := Accept(Stream{R: pdu.NewReader(strings.NewReader(in.String()), SegmentMax), W: &pdu.Batch{}, C: &out}, DefaultWishes(), p)

@@ -39,7 +39,7 @@ func TestCRC32CVector(t *testing.T) {
 	b := Batch{DataDigest: true}
 	b.Add(&h, make([]byte, 32))
 	var out bytes.Buffer
-	b.WriteTo(&out)
+	_, _ = b.WriteTo(&out)
 	if got := hex.EncodeToString(out.Bytes()[Size+32:]); got != "aa36918a" {
 		t.Errorf("digest %s", got)
 	}
@@ -87,7 +87,7 @@ func TestDamageIsNoticed(t *testing.T) {
 	b := Batch{HeaderDigest: true, DataDigest: true}
 	var h Header
 	b.Add(&h, make([]byte, 100))
-	b.WriteTo(&out)
+	_, _ = b.WriteTo(&out)
 	whole := out.Bytes()
 	for i := range whole {
 		bad := bytes.Clone(whole)
@@ -121,7 +121,7 @@ func TestReadyLooksBehindTheData(t *testing.T) {
 	var b Batch
 	var h Header
 	b.Add(&h, make([]byte, 100))
-	b.WriteTo(&out)
+	_, _ = b.WriteTo(&out)
 	r := NewReader(&out, 8192)
 	if _, err := r.Next(); err != nil {
 		t.Fatal(err)
@@ -136,7 +136,7 @@ func FuzzReader(f *testing.F) {
 	b := Batch{}
 	var h Header
 	b.Add(&h, []byte("hello"))
-	b.WriteTo(&out)
+	_, _ = b.WriteTo(&out)
 	f.Add(out.Bytes(), false)
 	f.Add(bytes.Repeat([]byte{255}, 200), true)
 	f.Fuzz(func(t *testing.T, data []byte, digests bool) {
@@ -166,7 +166,7 @@ func BenchmarkEncode(b *testing.B) {
 		for range 32 {
 			batch.Add(&h, data)
 		}
-		batch.WriteTo(io.Discard)
+		_, _ = batch.WriteTo(io.Discard)
 	}
 }
 
@@ -178,7 +178,7 @@ func BenchmarkDecode(b *testing.B) {
 	for range 32 {
 		batch.Add(&h, make([]byte, 4096))
 	}
-	batch.WriteTo(&out)
+	_, _ = batch.WriteTo(&out)
 	src := bytes.NewReader(out.Bytes())
 	r := NewReader(src, 8192)
 	data := make([]byte, 4096)

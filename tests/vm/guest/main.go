@@ -78,8 +78,8 @@ func forward(listen, socket string) {
 				return
 			}
 			defer out.Close()
-			go func() { io.Copy(out, in); out.(*net.UnixConn).CloseWrite() }()
-			io.Copy(in, out)
+			go func() { _, _ = io.Copy(out, in); _ = out.(*net.UnixConn).CloseWrite() }()
+			_, _ = io.Copy(in, out)
 		}()
 	}
 }
@@ -96,7 +96,7 @@ func answer[Q, A any](f func(Q) (A, error)) http.HandlerFunc {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		json.NewEncoder(w).Encode(a)
+		_ = json.NewEncoder(w).Encode(a)
 	}
 }
 
