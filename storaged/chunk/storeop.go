@@ -118,6 +118,9 @@ func (o *storeOp) write(later *wakes.List) {
 	o.d.store.SubmitLater(&o.w, later)
 }
 
+// What comes here fits into one record of the store: writes are cut at writeBlocksMax, copies at replication.CopyBlocks.
+const _ = uint(store.RecordBlocksMax-writeBlocksMax) + uint(store.RecordBlocksMax-replication.CopyBlocks)
+
 func (o *storeOp) copy(later *wakes.List) {
 	o.sums = append(o.sums[:0], o.m.Sums...)
 	o.stamps, o.states = o.stamps[:0], o.states[:0]

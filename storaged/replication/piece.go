@@ -15,8 +15,11 @@ func (o *Owner) readInPieces(r *request, from int, m *Message) {
 			continue
 		}
 		o.deliver(r, block.Range{Start: at, Count: uint32(run.Range.Start - at)}, m)
-		o.piece(r, run.Range, bit(from))
-		at = run.Range.End()
+		for at = run.Range.Start; at < run.Range.End(); { // as large as can be written anew at once
+			n := min(CopyBlocks, uint32(run.Range.End()-at))
+			o.piece(r, block.Range{Start: at, Count: n}, bit(from))
+			at += block.No(n)
+		}
 	}
 	o.deliver(r, block.Range{Start: at, Count: uint32(r.rng.End() - at)}, m)
 	o.pieceDone(r)

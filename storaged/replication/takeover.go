@@ -268,7 +268,7 @@ func rollTasks(e *extent, good mask, mark block.Stamp) []rollTask {
 			if t.lack = good &^ t.have; t.lack == 0 {
 				continue
 			}
-			for t.run.State != BlockZero && rng.Count > CopyBlocks {
+			for rng.Count > CopyBlocks { // also what was unmapped at once: a store takes no more in one record
 				part := t
 				part.run.Range.Count = CopyBlocks
 				tasks = append(tasks, part)

@@ -194,6 +194,9 @@ type BlockInfo struct {
 	State State
 }
 
+// RecordBlocksMax is the largest range of a Write that is no Unmap.
+const RecordBlocksMax = blocksMax
+
 // StampRun is a run of blocks of equal stamp and state.
 type StampRun struct {
 	Range block.Range

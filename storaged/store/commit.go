@@ -13,7 +13,7 @@ const (
 	// batchHeadMax and batchDataMax bound one journal write.
 	batchHeadMax = 128 << 10
 	batchDataMax = 2 << 20
-	// blocksMax bounds the range of a write with data.
+	// blocksMax bounds the range of all writes but Unmap.
 	blocksMax = batchDataMax / block.Size
 	// largeMin is the number of blocks from which whole units go to fresh space instead of the journal.
 	largeMin = 8
