@@ -38,16 +38,15 @@ func reconnects(seed uint64) Config {
 	c.Faults, c.Think = 12, 40*time.Millisecond
 	c.Kinds = []FaultKind{FaultClientReset, FaultClientReset, FaultReset, FaultDiskStall, FaultDiskSlow}
 	c.Overlap, c.Depth, c.Work = true, 4, nil
-	c.Counting = seed%2 == 0
 	return c
 }
 
 // counting are such runs with much COMPARE AND WRITE, which a later request must not overtake, and nothing else in the way.
 func counting(seed uint64) Config {
 	c := reconnects(seed)
-	c.Counting, c.Think, c.Faults = true, 5*time.Millisecond, 30
+	c.Counting, c.SlowDisks, c.Disks, c.Depth, c.Think, c.Faults = true, true, 1, 4, 20*time.Millisecond, 40
 	c.Volumes = []VolumeConfig{{Replicas: 2, SizeBytes: 16 << 20, Clients: 2}}
-	c.Kinds = []FaultKind{FaultClientReset, FaultClientReset, FaultClientReset, FaultDiskSlow}
+	c.Kinds = []FaultKind{FaultClientReset}
 	return c
 }
 

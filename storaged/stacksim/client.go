@@ -121,8 +121,13 @@ func (c *client) begin() {
 // next draws a request and performs it.
 func (c *client) next() {
 	switch p := c.intn(100); {
-	case c.v.w.cfg.Counting && p < 50:
+	case c.v.w.cfg.Counting && p < 30:
 		c.count()
+	case c.v.w.cfg.Counting && p < 40:
+		c.readCounter()
+	case c.v.w.cfg.Counting && p < 90:
+		// Beside the counter, in its block.
+		c.writeSectors(fineSectors-1-c.intn(7), 1)
 	case p < 20:
 		c.writeShared()
 	case p < 45:
@@ -288,9 +293,12 @@ func (v *volume) note(from int, buf []byte, call, ret int64, who string) {
 }
 
 func (c *client) writeFine() {
-	v := c.v
 	from := c.intn(fineSectors)
-	n := min(1+c.intn(12), fineSectors-from)
+	c.writeSectors(from, min(1+c.intn(12), fineSectors-from))
+}
+
+func (c *client) writeSectors(from, n int) {
+	v := c.v
 	buf := make([]byte, n*sectorBytes)
 	at := make([]int, n)
 	first := v.sector(fineBlock) + uint64(from)
@@ -338,10 +346,10 @@ func (c *client) readCounter() (uint32, bool) {
 	v := c.v
 	buf := make([]byte, sectorBytes)
 	call := v.w.since()
-	if c.do(&initiator.Request{Op: initiator.Read, Offset: v.offset(counterBlock), Data: buf}) != done {
+	if c.do(&initiator.Request{Op: initiator.Read, Offset: v.counterSector() * sectorBytes, Data: buf}) != done {
 		return 0, false
 	}
-	val, err := value(buf, v.tag, v.sector(counterBlock))
+	val, err := value(buf, v.tag, v.counterSector())
 	if err != nil {
 		v.w.fail("volume %s counter: %v", v.name, err)
 		return 0, false
@@ -358,7 +366,7 @@ func (c *client) count() {
 		return
 	}
 	val := v.newValue()
-	sector := v.sector(counterBlock)
+	sector := v.counterSector()
 	buf := make([]byte, 2*sectorBytes)
 	fill(buf[:sectorBytes], v.tag, sector, old)
 	fill(buf[sectorBytes:], v.tag, sector, val)
@@ -383,6 +391,9 @@ func (c *client) count() {
 		v.refused(regCounter, at)
 	default:
 		c.end(how, regCounter, at)
+		// What answers at once comes first: from its answer on it must be clear whether the command has been done.
+		c.do(&initiator.Request{Op: initiator.Raw}) // TEST UNIT READY
+		c.readCounter()
 	}
 }
 

@@ -18,14 +18,12 @@ import (
 // The blocks of a volume that are used, counted from its base:
 //
 //	[0, 32)    shared: requests of all clients overlap as they come; each block is a register
-//	[32, 40)   fine: the same with sectors, so that blocks are merged
-//	40         counter: its first sector changes by COMPARE AND WRITE only
+//	[32, 40)   fine: the same with sectors, so that blocks are merged. The last sector is the counter, which changes by COMPARE AND WRITE only
 //	[64, 320)  own: only one request at a time touches a block, so that what it must hold is known; with unmaps and large writes
 const (
 	sharedBlocks = 32
 	fineBlock    = 32
-	fineSectors  = 64
-	counterBlock = 40
+	fineSectors  = 63
 	ownFrom      = 64
 	ownBlocks    = 256
 	usedBlocks   = ownFrom + ownBlocks
@@ -213,6 +211,9 @@ func (v *volume) found(i int, val uint32) {
 		v.w.fail("volume %s: own block %d holds value %d, expected one of %v", v.name, i, val, may)
 	}
 }
+
+// counterSector is where the counter is, in the last of the fine blocks.
+func (v *volume) counterSector() uint64 { return v.sector(fineBlock) + fineSectors }
 
 func (v *volume) sector(b int) uint64 { return (v.base + uint64(b)) * sectorsPerBlock }
 

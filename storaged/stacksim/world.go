@@ -30,8 +30,10 @@ type Config struct {
 	// Depth is how many requests a client has under way, Think its longest pause between two.
 	Depth int
 	Think time.Duration
-	// Counting: half of the requests are to the counter.
+	// Counting: most requests are to the counter and to what is beside it in its block.
 	Counting bool
+	// SlowDisks: all disks are slow while there is load.
+	SlowDisks bool
 	// Length is how long load and faults go on. Faults of the Kinds are drawn evenly over it.
 	Length time.Duration
 	Faults int
@@ -234,6 +236,13 @@ func (w *World) play() error {
 		}
 	}
 	w.tracef("load begins")
+	for _, n := range w.nodes {
+		for _, d := range n.all() {
+			if w.cfg.SlowDisks {
+				d.setSpeed(diskSlow)
+			}
+		}
+	}
 	end := time.AfterFunc(w.cfg.Length, w.cancel)
 	defer end.Stop()
 	for _, v := range w.volumes {
