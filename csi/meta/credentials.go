@@ -60,7 +60,7 @@ func (c *Credentials) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo,
 
 // Info implements credentials.TransportCredentials.
 func (c *Credentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 // Clone implements credentials.TransportCredentials.

@@ -85,10 +85,7 @@ type disk struct {
 
 	failed bool
 	full   bool
-	stall  int64                          // no operation ends before
-	old    map[block.ExtentIndex]*replica // state for a roll-back
-	oldEp  block.Epoch
-	oldOwn block.ChunkID
+	stall  int64 // no operation ends before
 }
 
 type diskOp struct {

@@ -187,9 +187,7 @@ func (n *network) processEnded(c *chunk, d int64) {
 				}
 			})
 		}
-		for _, e := range n.held[i][c.index] {
-			w.freeEnv = append(w.freeEnv, e)
-		}
+		w.freeEnv = append(w.freeEnv, n.held[i][c.index]...)
 		n.held[i][c.index] = nil
 	}
 }

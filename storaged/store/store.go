@@ -84,8 +84,6 @@ type generation struct {
 	pages   int      // pages with an entry
 	units   int64    // units the destager may need for it
 	runs    []unitRun
-	endAbs  uint64 // end of its part of the journal; of the sealed generation
-	endSeq  uint64
 }
 
 // slots is how many slots the destager may need for it: one per page, and one per table node.
@@ -127,7 +125,6 @@ type counters struct {
 	readErrors, writeErrors                atomic.Uint64
 	checksumErrors, metaErrors             atomic.Uint64
 	journalNanos, readNanos                atomic.Int64 // moving averages
-	reclaimUnits                           atomic.Int64
 }
 
 func average(a *atomic.Int64, d time.Duration) {

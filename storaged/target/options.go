@@ -105,7 +105,7 @@ func (o *Options) Plant(b Bug) { o.planted = b }
 type planted uint8
 
 const (
-	plantNothing planted = iota
+	_ planted = iota // nothing
 	// plantEarlyReinstatement lets a session in before the commands of the one it replaces have ended (breaks I14).
 	plantEarlyReinstatement
 	// plantEarlyAbort answers task management before the commands have ended (breaks I14).
