@@ -182,6 +182,35 @@ func (o *Owner) hold(r *request) {
 	o.activate(r.ext)
 }
 
+// unread has the reads begin anew that may have seen a write which came to nothing: only a replica that has left the set since has it (I5).
+func (o *Owner) unread(w *request) {
+	e := w.ext
+	for _, l := range []*reqList{&e.held, &e.reads} {
+		for r := l.head; r != nil; {
+			next := r.next
+			if (r.ready || r.read != nil) && r.view == block.LiveView && r.top >= w.stamp && r.rng.Overlaps(w.rng) {
+				o.readAnew(r)
+			}
+			r = next
+		}
+	}
+}
+
+// readAnew forgets what a read has got so far. Tick, or whatever lets reads go on, sends it again.
+func (o *Owner) readAnew(r *request) {
+	e := r.ext
+	if r.read != nil {
+		o.dropPieces(r)
+		r.read = nil
+	}
+	if r.ready {
+		r.unlist()
+		e.reads.push(r)
+	}
+	r.ready, r.slot, r.tried, r.top = false, -1, 0, 0
+	o.activate(e)
+}
+
 // releaseReads answers the held reads that may be answered now.
 func (o *Owner) releaseReads(e *extent) {
 	for r := e.held.head; r != nil; {
@@ -211,15 +240,19 @@ func (o *Owner) finishRead(r *request) {
 // dropRead ends a read or lock request that is not answered with data, with its pieces.
 func (o *Owner) dropRead(r *request) {
 	if r.read != nil {
-		for q := r.ext.jobs.head; q != nil; {
-			next := q.next
-			if q.whole == r {
-				o.pool.put(q)
-			}
-			q = next
-		}
+		o.dropPieces(r)
 	}
 	o.pool.put(r)
+}
+
+func (o *Owner) dropPieces(r *request) {
+	for q := r.ext.jobs.head; q != nil; {
+		next := q.next
+		if q.whole == r {
+			o.pool.put(q)
+		}
+		q = next
+	}
 }
 
 // readable reports whether a read that has its data may be answered: what it saw is on all members, and no other owner can exist.

@@ -378,6 +378,9 @@ func (o *Owner) finish(r *request, res Result, applied bool) {
 	}
 	r.unlist()
 	o.inflight--
+	if !applied {
+		o.unread(r)
+	}
 	o.latency.add(o.now.Sub(r.sentAt))
 	o.answerWrite(r, res)
 	if applied && e.join != nil && r.sent.has(e.join.slot) && !r.acked.has(e.join.slot) {
