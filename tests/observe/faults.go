@@ -311,7 +311,12 @@ func (o *observer) rot(ctx context.Context) (func() error, error) {
 	if err := o.session.WriteAt(ctx, big, at); err != nil {
 		return nil, err
 	}
-	path := o.diskPath(o.owner())
+	node := o.owner()
+	path := o.diskPath(node)
+	before, err := o.checksumErrors(ctx, node)
+	if err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -340,14 +345,28 @@ func (o *observer) rot(ctx context.Context) (func() error, error) {
 	if err := f.Sync(); err != nil {
 		return nil, err
 	}
-	// The reader's session is at the owner, which reads its own replica.
+	// The reader's session is at the owner, which reads its own replica, if it has one just now.
 	if err := o.session.ReadAt(ctx, big, at); err != nil {
 		return nil, fmt.Errorf("a block with a good copy elsewhere cannot be read: %w", err)
 	}
 	if !bytes.Equal(big[:4096], data) {
 		return nil, fmt.Errorf("rotten data was read")
 	}
+	if _, ok := await(ctx, 3*time.Second, func() bool { n, err := o.checksumErrors(ctx, node); return err == nil && n > before }); !ok {
+		// Nobody has read this copy: a verification does.
+		if _, err := o.c.Client.Volumes.VerifyVolume(ctx, &storagedv1.VerifyVolumeRequest{Id: o.volumes["data"].Id, Start: true}); err != nil {
+			return nil, err
+		}
+	}
 	return func() error { return nil }, nil
+}
+
+func (o *observer) checksumErrors(ctx context.Context, node string) (n uint64, err error) {
+	st, err := o.c.Client.Cluster.ListDisks(ctx, &storagedv1.ListDisksRequest{Node: node})
+	for _, d := range st.GetDisks() {
+		n += d.ChecksumErrors
+	}
+	return n, err
 }
 
 // login tries to log in at the owner with credentials that are wrong.
