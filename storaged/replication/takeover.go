@@ -11,11 +11,9 @@ const replicaDrop = timeouts.ReplicaDrop
 
 // rollTask is a range that the holders have at a stamp and that others lack.
 type rollTask struct {
-	run    Run
-	have   mask
-	lack   mask
-	open   int // copies not answered
-	failed bool
+	run  Run
+	have mask
+	lack mask
 }
 
 // rollsMax bounds the roll-forward tasks under way per extent.

@@ -75,7 +75,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 				c := b.config(seed)
 				c.Bugs, c.TargetBug = b.bug, b.target
 				var bad error
-				t.Run(fmt.Sprint(seed), func(t *testing.T) { _, bad, _ = play(t, c) })
+				t.Run(fmt.Sprint(seed), func(t *testing.T) { _, _, bad = play(t, c) })
 				var v *Violation
 				if errors.As(bad, &v) {
 					t.Logf("found by seed %d: %s", seed, v.What)

@@ -1,6 +1,7 @@
 package stacksim
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -82,7 +83,7 @@ func (c *conn) Read(b []byte) (int, error) {
 func (c *conn) takeLocked(b []byte, s *segment, now time.Time) (int, error) {
 	if s.err != nil {
 		c.in.wakeLocked() // for any other reader
-		if s.err == io.EOF {
+		if errors.Is(s.err, io.EOF) {
 			return 0, io.EOF
 		}
 		return 0, c.fail("read", s.err)
@@ -129,7 +130,7 @@ func (c *conn) brokenLocked() bool {
 	now := time.Now()
 	for i := range c.in.queue {
 		s := &c.in.queue[i]
-		if s.err != nil && s.err != io.EOF && !s.held && !s.at.After(now) && !c.in.blocked() {
+		if s.err != nil && !errors.Is(s.err, io.EOF) && !s.held && !s.at.After(now) && !c.in.blocked() {
 			return true
 		}
 	}

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 }
 
 // play runs one configuration in a bubble. Its trace is returned with a violation.
-func play(t *testing.T, c Config) (stats Stats, bad error, trace string) {
+func play(t *testing.T, c Config) (stats Stats, trace string, bad error) {
 	t.Helper()
 	cryptotest.SetGlobalRandom(t, c.Seed)
 	c.Dir, c.TLSDir = t.TempDir(), tlsDir
@@ -61,7 +61,7 @@ func play(t *testing.T, c Config) (stats Stats, bad error, trace string) {
 		}
 		stats, bad = Run(c)
 	})
-	return stats, bad, buf.String()
+	return stats, buf.String(), bad
 }
 
 func tail(s string, lines int) string {
@@ -79,7 +79,7 @@ func TestSeeds(t *testing.T) {
 	if *one != 0 {
 		c := Random(*one)
 		c.Trace, c.Verbose = os.Stdout, *verbose
-		stats, bad, _ := play(t, c)
+		stats, _, bad := play(t, c)
 		t.Logf("seed %d: %+v", *one, stats)
 		if bad != nil {
 			t.Error(bad)
@@ -91,7 +91,7 @@ func TestSeeds(t *testing.T) {
 		var stats Stats
 		var bad error
 		var trace string
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { stats, bad, trace = play(t, Random(seed)) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { stats, trace, bad = play(t, Random(seed)) })
 		if bad != nil {
 			var v *Violation
 			t.Errorf("seed %d (violation %v): %v\n%s", seed, errors.As(bad, &v), bad, tail(trace, 60))

@@ -39,14 +39,13 @@ const (
 
 // volume is a volume with what its clients know of its content.
 type volume struct {
-	w     *World
-	tag   uint32
-	id    string
-	iqn   string
-	name  string
-	vc    VolumeConfig
-	base  uint64 // first used block
-	epoch int    // counts the grants withdrawn
+	w    *World
+	tag  uint32
+	id   string
+	iqn  string
+	name string
+	vc   VolumeConfig
+	base uint64 // first used block
 
 	clients []*client
 	retired []*client // whose grants were withdrawn

@@ -97,7 +97,7 @@ func (b *bench) profiled(ctx context.Context, r *run, what string, d time.Durati
 	}
 	u, err := b.measure(ctx, d)
 	wg.Wait()
-	return u, errors.Join(append(errs, err)...)
+	return u, errors.Join(err, errors.Join(errs...))
 }
 
 func fetchProfile(ctx context.Context, socket string, d time.Duration, file string) error {

@@ -75,7 +75,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 					t.Fatalf("%d bytes, PDU %d: data differ (%v)", n, i, err)
 				}
 			}
-			if _, err := r.Next(); err != io.EOF {
+			if _, err := r.Next(); !errors.Is(err, io.EOF) {
 				t.Errorf("at the end: %v", err)
 			}
 		}

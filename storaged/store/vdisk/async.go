@@ -80,10 +80,10 @@ var waitAllPool = sync.Pool{New: func() any { return &waitAll{done: make(chan st
 // iocb and ioEvent are struct iocb and struct io_event of linux/aio_abi.h, on little-endian machines.
 type iocb struct {
 	data    uint64
-	key     uint32
+	_       uint32 // key
 	rwFlags uint32
 	opcode  uint16
-	prio    int16
+	_       int16 // priority
 	fd      uint32
 	buf     uint64
 	bytes   uint64
@@ -94,8 +94,8 @@ type iocb struct {
 }
 
 type ioEvent struct {
-	data, obj uint64
-	res, res2 int64
+	data, _ uint64
+	res, _  int64
 }
 
 const (
@@ -161,12 +161,12 @@ func newRequests(r *Real) *requests {
 		return nil
 	}
 	if !a.probe() {
-		unix.Syscall(unix.SYS_IO_DESTROY, a.ctx, 0, 0)
+		_, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, a.ctx, 0, 0)
 		return nil
 	}
 	fd, err := unix.Eventfd(0, eventNonblock)
 	if err != nil {
-		unix.Syscall(unix.SYS_IO_DESTROY, a.ctx, 0, 0)
+		_, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, a.ctx, 0, 0)
 		return nil
 	}
 	a.event, a.eventFD = os.NewFile(uintptr(fd), "eventfd"), uint32(fd)
@@ -440,5 +440,5 @@ func (a *requests) close() {
 	a.mu.Unlock()
 	a.event.Close()
 	a.reaper.Wait()
-	unix.Syscall(unix.SYS_IO_DESTROY, a.ctx, 0, 0)
+	_, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, a.ctx, 0, 0)
 }
