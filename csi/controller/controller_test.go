@@ -257,6 +257,10 @@ func TestCapacityIsPerTopologyAndReplicaFactor(t *testing.T) {
 	if thick := get(t, here, map[string]string{"thinProvision": "false"}); thick <= 0 || thick > two {
 		t.Errorf("capacity thick %d, thin %d", thick, two)
 	}
+	// The scheduler asks for each node alone; two replicas never fit on one, but volumes of more allowed nodes can be used there.
+	if one := get(t, topology.OfNode(id, "n1"), map[string]string{"restrictTopology": "true"}); one != two {
+		t.Errorf("capacity at one node, for volumes that stay on allowed nodes: %d, in all %d", one, two)
+	}
 	if other := get(t, topology.OfCluster("another"), nil); other != 0 {
 		t.Errorf("capacity in another cluster: %d", other)
 	}

@@ -294,8 +294,10 @@ func (s *Service) GetCapacity(ctx context.Context, in *csipb.GetCapacityRequest)
 		if topology.Foreign([]*csipb.Topology{t}, cluster) {
 			return &csipb.GetCapacityResponse{}, nil
 		}
-		if p.RestrictTopology {
-			req.TopologyNodes = topology.Nodes([]*csipb.Topology{t})
+		// Asked for a segment with fewer nodes than replicas, the answer is of volumes that can be used there: the class's allowed topologies, which
+		// name more nodes, are not known here. What they cannot hold is refused when the volume is made.
+		if nodes := topology.Nodes([]*csipb.Topology{t}); p.RestrictTopology && len(nodes) >= int(req.ReplicaFactor) {
+			req.TopologyNodes = nodes
 		}
 	}
 	c, err := s.Pool.GetCapacity(ctx, req)
