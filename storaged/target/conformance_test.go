@@ -30,7 +30,7 @@ func TestLibiscsiSuitePasses(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := func(address string) string { return "iscsi://" + address + "/" + r.iqn + "/1" }
-	report, err := conformance.Run(r.ctx(), conformance.Options{URL: url(r.address), SecondURL: url(second)})
+	report, err := conformance.Run(t.Context(), conformance.Options{URL: url(r.address), SecondURL: url(second)})
 	if err != nil {
 		t.Fatal(err)
 	}
