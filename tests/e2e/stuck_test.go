@@ -91,7 +91,7 @@ func TestPodStuckOnAttach(t *testing.T) {
 
 // whyOf asks; the command's exit code 3 only says that problems were found.
 func whyOf(ctx context.Context, l *lab.Lab, object string) (w whyAnswer, err error) {
-	out, err := l.Plugin(ctx, "why", object, "-n", "default", "-o", "json")
+	out, err := l.Plugin(ctx, "why", object, "-o", "json")
 	if ce := (*lab.CommandError)(nil); err != nil && (!errors.As(err, &ce) || ce.ExitCode() != 3) {
 		return w, err
 	}
