@@ -71,7 +71,7 @@ func TestPodStuckOnAttach(t *testing.T) {
 			return ""
 		}))
 	}
-	l.Say("told %s s after the pod was made", seconds(begin))
+	l.Say("told %s after the pod was made", seconds(begin))
 	_, err = l.Storaged(ctx, "volume", "unpublish", id, "--initiator", rival)
 	must(t, err)
 	must(t, l.Until(ctx, 3*time.Minute, "the pod runs by itself", func(ctx context.Context) string { return podRuns(ctx, l, "stuck", "") }))
