@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store/vdisk"
@@ -356,7 +357,8 @@ func TestAFailedWriteOrFlushFencesTheDiskForGood(t *testing.T) {
 func TestAStalledRequestIsReportedWhileItLasts(t *testing.T) {
 	f := vdisk.NewFaulty(newSim(t, 64<<20, 1<<20))
 	told := make(chan Stall, 1)
-	o := Options{DestageIdle: -1, StallAfter: 1, OnStall: func(x Stall) {
+	// Well above the time between two looks, or each look would take what came before for a pause of the process.
+	o := Options{DestageIdle: -1, StallAfter: 20 * time.Millisecond, OnStall: func(x Stall) {
 		select {
 		case told <- x:
 		default:

@@ -65,13 +65,16 @@ func (w *ioWatch) end(k int) {
 	}
 }
 
+// every is the time between two looks.
+func (w *ioWatch) every() time.Duration { return max(w.after/4, time.Millisecond) }
+
 // start runs the goroutine that looks for stalls.
 func (w *ioWatch) start(wg *sync.WaitGroup, stop <-chan struct{}) {
 	if w.onStall == nil {
 		return
 	}
 	wg.Go(func() {
-		tick := time.NewTicker(max(w.after/4, time.Millisecond))
+		tick := time.NewTicker(w.every())
 		defer tick.Stop()
 		x := stalls{w: w}
 		for {
@@ -98,7 +101,7 @@ type stalls struct {
 // look tells of requests that are overdue at a time, and of the end of the last one that was.
 func (x *stalls) look(now int64) {
 	// A process that was frozen finds answers it has not had the time to take: the disk did not stall.
-	if x.last != 0 && now-x.last > int64(x.w.after)/4+int64(x.w.after)/2 {
+	if x.last != 0 && now-x.last > int64(x.w.every()+x.w.after/2) {
 		x.awake = now
 	}
 	x.last = now
