@@ -14,6 +14,7 @@ import (
 	"github.com/iomesh/iomesh/storaged/peer"
 	"github.com/iomesh/iomesh/storaged/replication"
 	"github.com/iomesh/iomesh/storaged/target"
+	"github.com/iomesh/iomesh/storaged/timeouts"
 )
 
 // Lookup implements target.Directory: the volume if it is served here, else a redirect to its owner; while there is neither it
@@ -63,7 +64,7 @@ func (t *volumes) Lookup(ctx context.Context, l target.Login) (target.Placement,
 			}
 			// Another owner is on its way, or the initiator reaches one that this chunk does not.
 			if addr != "" && doubt == nil {
-				timer := time.NewTimer(doubtMax)
+				timer := time.NewTimer(timeouts.OwnerDoubt)
 				defer timer.Stop()
 				doubt = timer.C
 			}
@@ -77,9 +78,6 @@ func (t *volumes) Lookup(ctx context.Context, l target.Login) (target.Placement,
 		}
 	}
 }
-
-// doubtMax is for how long a login is not sent on to an owner that this chunk does not reach: longer than it takes to replace it.
-const doubtMax = 5 * time.Second
 
 // reaches reports whether there is a data connection to a chunk.
 func (s *Server) reaches(id block.ChunkID) bool { return s.routes.get(id).out[peer.Data].Load() != nil }

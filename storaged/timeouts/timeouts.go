@@ -39,6 +39,8 @@ const (
 	NOPTimeout = 1500 * time.Millisecond
 	// Login is how long one login may take on both sides, parking excluded.
 	Login = 5 * time.Second
+	// OwnerDoubt is for how long a login is not sent on to an owner that cannot be reached from where it came in: longer than it takes to replace it.
+	OwnerDoubt = 5 * time.Second
 	// WatermarkIdle is how long after the last write of an extent its watermark is sent on its own.
 	WatermarkIdle = 100 * time.Millisecond
 	// MetaElection is the election time-out of etcd: it takes whole heartbeats, so 750 ms to 1.5 s.

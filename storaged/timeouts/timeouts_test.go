@@ -30,6 +30,9 @@ func TestMarginsBetweenSteps(t *testing.T) {
 	if Replacement < 120*time.Second {
 		t.Error("initiators must hold I/O for at least 120 s")
 	}
+	if OwnerDoubt <= Lease+ReplicaDrop {
+		t.Error("an owner is named again before it can have been replaced")
+	}
 	if NOPInterval+NOPTimeout > 4*time.Second {
 		t.Error("an initiator would notice a frozen owner too late for the bar of 5 s")
 	}
