@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Kubernetes' own end-to-end suite for storage drivers (e2e.test, External.Storage) against our CSI driver, on a cluster made here.
-# IOMESH_CONFORMANCE=all runs the slow and serial specs too; the name of a run runs only that one.
+# IOMESH_CONFORMANCE=all runs the slow and serial specs too; the names of runs, with semicolons between them, only those.
 set -euo pipefail
 export CGO_ENABLED=0
 cd "$(dirname "$0")/.."

@@ -41,7 +41,8 @@ const filtered = `Feature:(Windows|LabelSelector|VolumeGroup|CSISnap|SELinux|Vol
 // sharedFilesystem is the one spec that the declared RWX would run with a filesystem too, which the driver refuses with a reason.
 const sharedFilesystem = `Dynamic PV \((default fs|filesystem volmode|ext[34]|xfs)\).*from pods on different node`
 
-// conformanceRuns are the runs of upstream's suite. slow ones take long and are on demand (IOMESH_CONFORMANCE=all).
+// conformanceRuns are the runs of upstream's suite. slow ones take long and are on demand: IOMESH_CONFORMANCE is the names of
+// runs, with semicolons between them, or "all".
 var conformanceRuns = []struct {
 	name, definition, focus, skip string
 	slow                          bool
@@ -108,8 +109,9 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	wish := os.Getenv("IOMESH_CONFORMANCE")
+	named := strings.Split(wish, ";")
 	for _, r := range conformanceRuns {
-		if r.slow && wish != "all" && wish != r.name || wish != "" && wish != "all" && wish != r.name {
+		if wish != "all" && !slices.Contains(named, r.name) && (wish != "" || r.slow) {
 			continue
 		}
 		t.Run(r.name, func(t *testing.T) {
@@ -197,19 +199,13 @@ func reason(t *testing.T, s specReport) string {
 // agnhost gives the nodes the image that the suite's pods use.
 func agnhost(ctx context.Context, t *testing.T, l *lab.Lab, set toolchain.Set) {
 	t.Helper()
-	file := filepath.Join(l.Root, "build", "images", "agnhost.tar")
-	if _, err := os.Stat(file); err != nil {
-		cache, err := toolchain.CacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		img, err := image.Builder{Debs: filepath.Join(cache, "debs")}.Agnhost(ctx, set.Bin)
-		if err == nil {
-			err = img.Write(file)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	cache, err := toolchain.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := image.Builder{Debs: filepath.Join(cache, "debs")}.EnsureAgnhost(ctx, set.Bin, filepath.Join(set.Dir, "images"))
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := l.Cluster.ImportImage(ctx, file); err != nil {
 		t.Fatal(err)

@@ -90,9 +90,13 @@ func (b Builder) Pause(bin string) (Image, error) {
 	return Image{Ref: PauseRef, Entrypoint: []string{"/pause"}, Layer: l}, nil
 }
 
-// Busybox makes the test image with a shell and the tools of our own image.
+// Busybox makes the test image with a shell and the tools of our own image. Its dd is that of the GNU coreutils: Kubernetes' specs for a block
+// device that several nodes use read and write with its nocache flags.
 func (b Builder) Busybox(ctx context.Context) (Image, error) {
 	l := NewLayer()
+	if err := l.packages(ctx, []string{"coreutils"}, neverLinked, func(p string) bool { return p == "usr/bin/dd" }, b.Debs); err != nil {
+		return Image{}, err
+	}
 	if err := l.Debian(ctx, Packages(), b.Debs); err != nil {
 		return Image{}, err
 	}
@@ -114,30 +118,38 @@ func (b Builder) Agnhost(ctx context.Context, bin string) (Image, error) {
 }
 
 // baseFormat is raised when the same packages come to give another image.
-const baseFormat = 1
+const baseFormat = 2
 
 // EnsureBase writes the images every cluster needs, pause and busybox, below
 // dir unless they are there, and returns their files. bin is the directory of
 // the cluster's tools, which dir must belong to.
 func (b Builder) EnsureBase(ctx context.Context, bin, dir string) ([]string, error) {
+	pause, err := ensure(dir, "pause.tar", func() (Image, error) { return b.Pause(bin) })
+	if err != nil {
+		return nil, err
+	}
+	busybox, err := ensure(dir, "busybox.tar", func() (Image, error) { return b.Busybox(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	return []string{pause, busybox}, nil
+}
+
+// EnsureAgnhost does the same for the image of Kubernetes' own tests.
+func (b Builder) EnsureAgnhost(ctx context.Context, bin, dir string) (string, error) {
+	return ensure(dir, "agnhost.tar", func() (Image, error) { return b.Agnhost(ctx, bin) })
+}
+
+// ensure returns the file of that name below dir, which make's image is written to unless one of the same format and packages is there.
+func ensure(dir, name string, make func() (Image, error)) (string, error) {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s", baseFormat, packagesText))
-	dir = filepath.Join(dir, hex.EncodeToString(sum[:4]))
-	files := []string{filepath.Join(dir, "pause.tar"), filepath.Join(dir, "busybox.tar")}
-	makers := []func() (Image, error){
-		func() (Image, error) { return b.Pause(bin) },
-		func() (Image, error) { return b.Busybox(ctx) },
+	file := filepath.Join(dir, hex.EncodeToString(sum[:4]), name)
+	if _, err := os.Stat(file); err == nil {
+		return file, nil
 	}
-	for i, file := range files {
-		if _, err := os.Stat(file); err == nil {
-			continue
-		}
-		img, err := makers[i]()
-		if err != nil {
-			return nil, err
-		}
-		if err := img.Write(file); err != nil {
-			return nil, err
-		}
+	img, err := make()
+	if err != nil {
+		return "", err
 	}
-	return files, nil
+	return file, img.Write(file)
 }
