@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -156,7 +157,9 @@ func (p *pass) awaitMember(ctx context.Context, pv *corev1.PersistentVolume, m p
 		if pod.Name != name || pod.DeletionTimestamp != nil || pod.Spec.NodeName != "" && pod.Spec.NodeName != m.Node {
 			continue
 		}
-		if len(pod.Spec.Containers) > 0 && !contains(pod.Spec.Containers[0].Command, list) {
+		if len(pod.Spec.Containers) > 0 && !slices.ContainsFunc(pod.Spec.Containers[0].Command, func(arg string) bool {
+			return arg == list || strings.HasPrefix(arg, list+" ")
+		}) {
 			// Made from the list of before, in which it has its old address.
 			note("the metadata member %s is started anew on node %s", name, m.Node)
 			return apply.Delete(ctx, p.Client, pod)
@@ -176,15 +179,6 @@ func (p *pass) awaitMember(ctx context.Context, pv *corev1.PersistentVolume, m p
 	}
 	p.event(corev1.EventTypeNormal, "MemberMoved", "MoveMember", "the metadata member %s votes on node %s; the others restart with its address", name, m.Node)
 	return nil
-}
-
-func contains(argv []string, arg string) bool {
-	for _, a := range argv {
-		if a == arg || strings.HasPrefix(a, arg+" ") {
-			return true
-		}
-	}
-	return false
 }
 
 // storageJoined asks the member itself.
