@@ -11,7 +11,6 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
 	"github.com/iomesh/iomesh/api/v1alpha1"
@@ -238,11 +237,7 @@ func labelDisks(ctx context.Context, l *link.Link, p *diskmap.Plan, dryRun []str
 		if !t.Label {
 			continue
 		}
-		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{diskmap.LabelMap: string(p.MountType)}}})
-		if err != nil {
-			return err
-		}
-		if _, err := l.Devices().Patch(ctx, t.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager, DryRun: dryRun}); err != nil {
+		if err := mergePatch(ctx, l.Devices(), t.Name, labelPatch(diskmap.LabelMap, string(p.MountType)), dryRun); err != nil {
 			return fault.API(err, "label disk %s (%s on %s)", t.Name, t.Path, t.Node)
 		}
 	}
@@ -250,11 +245,7 @@ func labelDisks(ctx context.Context, l *link.Link, p *diskmap.Plan, dryRun []str
 }
 
 func patchCluster(ctx context.Context, l *link.Link, name string, patch map[string]any, dryRun []string) error {
-	b, err := json.Marshal(patch)
-	if err != nil {
-		return err
-	}
-	if _, err := l.Clusters().Patch(ctx, name, types.MergePatchType, b, metav1.PatchOptions{FieldManager: fieldManager, DryRun: dryRun}); err != nil {
+	if err := mergePatch(ctx, l.Clusters(), name, patch, dryRun); err != nil {
 		return fault.API(err, "set the device map of cluster %s", name)
 	}
 	return nil

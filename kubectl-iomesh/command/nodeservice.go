@@ -2,23 +2,20 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/api/v1alpha1"
 	"github.com/iomesh/iomesh/kubectl-iomesh/fault"
 	"github.com/iomesh/iomesh/kubectl-iomesh/link"
 	"github.com/iomesh/iomesh/kubectl-iomesh/output"
+	"github.com/iomesh/iomesh/kubectl-iomesh/report"
 )
 
 func (e *Env) nodeMaintenanceCommand() *cobra.Command {
@@ -222,10 +219,7 @@ func (e *Env) memberOf(ctx context.Context, l *link.Link, name string) (string, 
 	}
 	for i := range nodes.Items {
 		n := &nodes.Items[i]
-		ready := slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
-			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-		})
-		if !taken[n.Name] && ready && !n.Spec.Unschedulable && n.Labels[v1alpha1.LabelLeaving] != "true" {
+		if !taken[n.Name] && report.NodeReady(n) == report.NodeIsReady && n.Labels[v1alpha1.LabelLeaving] != "true" {
 			return member, nil
 		}
 	}
@@ -235,11 +229,7 @@ func (e *Env) memberOf(ctx context.Context, l *link.Link, name string) (string, 
 
 // markLeaving labels a node, so that it holds no metadata member. A node that has left Kubernetes needs no label.
 func markLeaving(ctx context.Context, l *link.Link, name string) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{v1alpha1.LabelLeaving: "true"}}})
-	if err != nil {
-		return err
-	}
-	_, err = l.Core.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	err := mergePatch(ctx, l.Core.CoreV1().Nodes(), name, labelPatch(v1alpha1.LabelLeaving, "true"), nil)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fault.API(err, "label node %s", name)
 	}

@@ -2,13 +2,11 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/iomesh/iomesh/api/v1alpha1"
 	"github.com/iomesh/iomesh/kubectl-iomesh/fault"
@@ -165,11 +163,7 @@ func upgradeTarget(ctx context.Context, l *link.Link, c *v1alpha1.IOMeshCluster)
 // upgradeActions change an update under way.
 func (e *Env) upgradeActions(l *link.Link, c *v1alpha1.IOMeshCluster, v valueFlags) tui.UpgradeActions {
 	annotate := func(ctx context.Context, value any) error {
-		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{v1alpha1.AnnotationPauseUpdate: value}}})
-		if err != nil {
-			return err
-		}
-		if _, err := l.Clusters().Patch(ctx, c.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}); err != nil {
+		if err := mergePatch(ctx, l.Clusters(), c.Name, annotationPatch(v1alpha1.AnnotationPauseUpdate, value), nil); err != nil {
 			return fault.API(err, "annotate cluster %s", c.Name)
 		}
 		return nil

@@ -123,13 +123,18 @@ func (l *Link) ctlIn(ctx context.Context, p *corev1.Pod, args []string) ([]byte,
 		if errors.As(err, &exit) && exit.Code == ctlProblems && out.Len() > 0 {
 			return out.Bytes(), nil // it answered, and found problems
 		}
-		if text := strings.TrimSpace(errs.String()); text != "" {
-			lines := strings.Split(text, "\n")
-			return nil, errors.New(lines[len(lines)-1])
-		}
-		return nil, err
+		return nil, said(err, errs)
 	}
 	return out.Bytes(), nil
+}
+
+// said is what a command that failed with err wrote last on its standard error, or else err.
+func said(err error, errs *limited) error {
+	text := strings.TrimSpace(errs.String())
+	if text == "" {
+		return err
+	}
+	return errors.New(text[strings.LastIndexByte(text, '\n')+1:])
 }
 
 // CtlLines runs `storaged ctl` as Ctl does, for as long as ctx lets it, and hands each line of its output to line as it comes. Problems that the
@@ -150,11 +155,7 @@ func (l *Link) CtlLines(ctx context.Context, line func([]byte), args ...string) 
 		if err == nil || errors.As(err, &exit) && exit.Code == ctlProblems && out.lines > 0 {
 			return nil
 		}
-		if text := strings.TrimSpace(errs.String()); text != "" {
-			lines := strings.Split(text, "\n")
-			err = errors.New(lines[len(lines)-1])
-		}
-		return fault.Failed(err, "", "run storaged ctl %s in pod %s", strings.Join(args, " "), p.Name)
+		return fault.Failed(said(err, errs), "", "run storaged ctl %s in pod %s", strings.Join(args, " "), p.Name)
 	}
 	return fault.Failed(nil, "see: kubectl get pods -n "+l.Namespace, "ask the block service: none of %d meta pods is ready", len(pods))
 }

@@ -38,7 +38,7 @@ func StatusFacts(f Facts) status.Facts {
 		storage[n.Name] = true
 	}
 	for i := range f.Nodes {
-		if n := &f.Nodes[i]; storage[n.Name] && nodeReady(n) == "NotReady" {
+		if n := &f.Nodes[i]; storage[n.Name] && NodeReady(n) == NodeIsNotReady {
 			facts.Nodes = append(facts.Nodes, status.Node{Name: n.Name, Online: true, NotReady: true})
 		}
 	}

@@ -320,36 +320,45 @@ func (s *Status) fromObject(f Facts) {
 func (s *Status) nodeFacts(f Facts) {
 	ready := map[string]string{}
 	for i := range f.Nodes {
-		ready[f.Nodes[i].Name] = nodeReady(&f.Nodes[i])
+		ready[f.Nodes[i].Name] = NodeReady(&f.Nodes[i])
 	}
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
-		n.Kubernetes = or(ready[n.Name], "Unknown")
+		n.Kubernetes = or(ready[n.Name], NodeUnknown)
 		for _, h := range f.Cluster.Status.Hosts {
 			if h.Node == n.Name {
 				n.Attach, n.AttachReason = string(h.Attach), h.AttachReason
 			}
 		}
-		if n.Kubernetes == "NotReady" {
+		if n.Kubernetes == NodeIsNotReady {
 			s.add("critical", "node "+n.Name, "Kubernetes says it is not ready", "see: kubectl describe node "+n.Name)
 		}
 	}
 	slices.SortFunc(s.Nodes, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
 }
 
-func nodeReady(n *corev1.Node) string {
+// What Kubernetes says of a node.
+const (
+	NodeIsReady    = "Ready"
+	NodeIsNotReady = "NotReady"
+	NodeCordoned   = "Ready,SchedulingDisabled"
+	NodeUnknown    = "Unknown"
+)
+
+// NodeReady is what Kubernetes says of a node; NodeIsReady means that it also takes new pods.
+func NodeReady(n *corev1.Node) string {
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
 			switch {
 			case c.Status != corev1.ConditionTrue:
-				return "NotReady"
+				return NodeIsNotReady
 			case n.Spec.Unschedulable:
-				return "Ready,SchedulingDisabled"
+				return NodeCordoned
 			}
-			return "Ready"
+			return NodeIsReady
 		}
 	}
-	return "Unknown"
+	return NodeUnknown
 }
 
 func (s *Status) add(severity, object, message, next string) {

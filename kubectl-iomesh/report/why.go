@@ -63,7 +63,7 @@ func BuildWhy(f WhyFacts) *Why {
 	}
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
-		g.Add(status.Object{Kind: status.KindNode, Name: n.Name}, "", []string{"Kubernetes: " + nodeReady(n)})
+		g.Add(status.Object{Kind: status.KindNode, Name: n.Name}, "", []string{"Kubernetes: " + NodeReady(n)})
 	}
 	for _, v := range f.Volumes {
 		g.AddVolume(v, f.Data)

@@ -28,6 +28,7 @@ type Result struct {
 
 // DiskMap is the model.
 type DiskMap struct {
+	screen
 	ctx     context.Context
 	cluster *v1alpha1.IOMeshCluster
 	source  Source
@@ -42,8 +43,6 @@ type DiskMap struct {
 	onlyGood bool
 	help     bool
 	message  string
-	width    int
-	height   int
 	result   Result
 }
 
@@ -51,7 +50,7 @@ var mountTypes = []v1alpha1.MountType{v1alpha1.DataStoreWithJournal, v1alpha1.Ca
 
 // NewDiskMap returns the model. The devices are read at once.
 func NewDiskMap(ctx context.Context, c *v1alpha1.IOMeshCluster, source Source, now func() time.Time) *DiskMap {
-	m := &DiskMap{ctx: ctx, cluster: c, source: source, now: now, chosen: map[string]bool{}, width: 80, height: 24}
+	m := &DiskMap{ctx: ctx, cluster: c, source: source, now: now, chosen: map[string]bool{}, screen: screen{width: 80, height: 24}}
 	if len(c.Spec.Chunk.DeviceMap) > 0 && c.Spec.DiskDeploymentMode == v1alpha1.HybridFlash {
 		m.mount = 2
 	}
@@ -97,7 +96,7 @@ func (m *DiskMap) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 // take keeps the cursor on its device over a change of the list.
 func (m *DiskMap) take(r devicesRead) {
 	if r.err != nil {
-		m.stale = strings.Join(strings.Fields(r.err.Error()), " ")
+		m.stale = oneLine(r.err)
 		return
 	}
 	at := ""

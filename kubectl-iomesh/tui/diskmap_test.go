@@ -3,10 +3,7 @@ package tui
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,8 +15,6 @@ import (
 
 	"github.com/iomesh/iomesh/api/v1alpha1"
 )
-
-var update = flag.Bool("update", false, "rewrite the goldens")
 
 var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
@@ -96,34 +91,7 @@ func TestScreens(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := model(t, c.width, c.height)
 			c.act(m)
-			got := ansi.Strip(m.Render())
-			lines := strings.Split(got, "\n")
-			for i, l := range lines {
-				if n := len([]rune(l)); n > c.width {
-					t.Errorf("line %d has %d columns", i, n)
-				}
-				lines[i] = strings.TrimRight(l, " ")
-			}
-			if len(lines) > c.height {
-				t.Errorf("%d lines", len(lines))
-			}
-			got = strings.Join(lines, "\n") + "\n"
-			path := filepath.Join("testdata", c.name+".golden")
-			if *update {
-				if err := os.MkdirAll("testdata", 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if string(want) != got {
-				t.Errorf("screen differs from %s:\n%s", path, got)
-			}
+			golden(t, c.name, m.Render(), c.width, c.height)
 		})
 	}
 }

@@ -3,7 +3,6 @@ package tui
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -27,6 +26,7 @@ type UpgradeActions struct {
 
 // Upgrade is the model of the screen that follows a rolling update.
 type Upgrade struct {
+	screen
 	ctx     context.Context
 	source  UpgradeSource
 	actions UpgradeActions
@@ -43,8 +43,6 @@ type Upgrade struct {
 	busy    string // an action under way
 	message string
 	done    bool
-	width   int
-	height  int
 }
 
 // pace learns how long a node takes.
@@ -79,7 +77,7 @@ func (p *pace) left(u *report.Upgrade, now time.Time) time.Duration {
 
 // NewUpgrade returns the model.
 func NewUpgrade(ctx context.Context, source UpgradeSource, actions UpgradeActions, now func() time.Time) *Upgrade {
-	return &Upgrade{ctx: ctx, source: source, actions: actions, now: now, begun: now(), width: 80, height: 24}
+	return &Upgrade{ctx: ctx, source: source, actions: actions, now: now, begun: now(), screen: screen{width: 80, height: 24}}
 }
 
 // Done reports whether everything ran the new version when the screen was left.
@@ -118,7 +116,7 @@ func (m *Upgrade) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case acted:
 		m.busy, m.message = "", msg.text
 		if msg.err != nil {
-			m.message = strings.Join(strings.Fields(msg.err.Error()), " ")
+			m.message = oneLine(msg.err)
 		}
 		return m, nil
 	case tea.KeyPressMsg:
@@ -129,7 +127,7 @@ func (m *Upgrade) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 
 func (m *Upgrade) take(r upgradeRead) {
 	if r.err != nil {
-		m.stale = strings.Join(strings.Fields(r.err.Error()), " ")
+		m.stale = oneLine(r.err)
 		return
 	}
 	m.at, m.stale, m.readAt, m.done = r.u, "", m.now(), r.u.Complete

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -174,37 +172,8 @@ func TestUpgradeScreens(t *testing.T) {
 			if c.act != nil {
 				c.act(m, c.fleet)
 			}
-			screen(t, c.name, ansi.Strip(m.Render()), c.width, c.height)
+			golden(t, c.name, m.Render(), c.width, c.height)
 		})
-	}
-}
-
-// screen compares a drawn screen with its golden, and with its size.
-func screen(t *testing.T, name, got string, width, height int) {
-	t.Helper()
-	lines := strings.Split(got, "\n")
-	for i, l := range lines {
-		if n := len([]rune(l)); n > width {
-			t.Errorf("line %d has %d columns", i, n)
-		}
-		lines[i] = strings.TrimRight(l, " ")
-	}
-	if len(lines) > height {
-		t.Errorf("%d lines", len(lines))
-	}
-	got = strings.Join(lines, "\n") + "\n"
-	path := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(want) != got {
-		t.Errorf("screen differs from %s:\n%s", path, got)
 	}
 }
 

@@ -16,16 +16,12 @@ import (
 const upgradeFrame = 10
 
 // View implements tea.Model.
-func (m *Upgrade) View() tea.View {
-	v := tea.NewView(m.Render())
-	v.AltScreen = true
-	return v
-}
+func (m *Upgrade) View() tea.View { return fullScreen(m.Render()) }
 
 // Render draws the screen: exactly the height, no line wider than the width.
 func (m *Upgrade) Render() string {
-	if m.width < widthMin || m.height < heightMin {
-		return fit(fmt.Sprintf("The terminal is %d×%d; at least %d×%d is needed. q leaves.", m.width, m.height, widthMin, heightMin), max(1, m.width))
+	if !m.fits() {
+		return m.tooSmall()
 	}
 	var lines []string
 	switch {
@@ -44,10 +40,7 @@ func (m *Upgrade) Render() string {
 		lines = append(lines, m.list()...)
 		lines = append(lines, m.detail(), m.note(), faint.Render(fit("$ "+m.CommandLine(), m.width)), faint.Render(fit("? help  q leave (it goes on)  p pause or resume  b roll back  r read now", m.width)))
 	}
-	for len(lines) < m.height {
-		lines = append(lines, "")
-	}
-	return strings.Join(lines[:m.height], "\n")
+	return m.fill(lines)
 }
 
 func (m *Upgrade) title() string {
@@ -165,7 +158,7 @@ func (m *Upgrade) list() []string {
 		line := m.row(x.Name, string(x.Step), x.Chunk, x.Meta, x.Pods, volumes)
 		switch s, styled := stepStyle[x.Step]; {
 		case i == m.cursor:
-			line = here.Render(line + strings.Repeat(" ", max(0, m.width-len([]rune(line)))))
+			line = m.underCursor(line)
 		case styled:
 			line = s.Render(line)
 		}

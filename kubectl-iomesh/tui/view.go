@@ -6,24 +6,9 @@ import (
 	"time"
 
 	tea "charm.land/bubbletea/v2"
-	"charm.land/lipgloss/v2"
 
 	"github.com/iomesh/iomesh/api/v1alpha1"
 	"github.com/iomesh/iomesh/kubectl-iomesh/output"
-)
-
-var (
-	bold  = lipgloss.NewStyle().Bold(true)
-	faint = lipgloss.NewStyle().Faint(true)
-	warn  = lipgloss.NewStyle().Foreground(lipgloss.Yellow)
-	good  = lipgloss.NewStyle().Foreground(lipgloss.Green)
-	here  = lipgloss.NewStyle().Reverse(true)
-)
-
-// Smallest size that is drawn.
-const (
-	widthMin  = 60
-	heightMin = 12
 )
 
 // lines around the list: title, header, blank, why, pool, pool, command, message, keys.
@@ -32,16 +17,12 @@ const frameLines = 9
 func (m *DiskMap) listHeight() int { return m.height - frameLines }
 
 // View implements tea.Model.
-func (m *DiskMap) View() tea.View {
-	v := tea.NewView(m.Render())
-	v.AltScreen = true
-	return v
-}
+func (m *DiskMap) View() tea.View { return fullScreen(m.Render()) }
 
 // Render draws the screen: exactly the height, no line wider than the width.
 func (m *DiskMap) Render() string {
-	if m.width < widthMin || m.height < heightMin {
-		return fit(fmt.Sprintf("The terminal is %d×%d; at least %d×%d is needed. q leaves.", m.width, m.height, widthMin, heightMin), max(1, m.width))
+	if !m.fits() {
+		return m.tooSmall()
 	}
 	var lines []string
 	if m.help {
@@ -53,22 +34,7 @@ func (m *DiskMap) Render() string {
 		lines = append(lines, m.pool()...)
 		lines = append(lines, m.commandLine(), m.note(), faint.Render(fit("? help  q leave  space choose  enter plan  a all  n none  m type  e eligible", m.width)))
 	}
-	for len(lines) < m.height {
-		lines = append(lines, "")
-	}
-	return strings.Join(lines[:m.height], "\n")
-}
-
-// fit cuts text to a width and marks the cut.
-func fit(s string, width int) string {
-	r := []rune(s)
-	if len(r) <= width {
-		return s
-	}
-	if width < 2 {
-		return string(r[:width])
-	}
-	return string(r[:width-1]) + "…"
+	return m.fill(lines)
 }
 
 func (m *DiskMap) title() string {
@@ -114,7 +80,7 @@ func (m *DiskMap) list() []string {
 		line := m.deviceRow(d)
 		switch {
 		case i == m.cursor:
-			line = here.Render(line + strings.Repeat(" ", max(0, m.width-len([]rune(line)))))
+			line = m.underCursor(line)
 		case m.chosen[d.Name]:
 			line = good.Render(line)
 		case !free(d):
