@@ -35,6 +35,28 @@ func ready(t *testing.T, limit time.Duration) (context.Context, *lab.Lab) {
 	return ctx, l
 }
 
+// onOwnCluster makes a new cluster of nodes with two disks each, lets tell use it, and takes it down unless that failed. All of it ends with limit.
+func onOwnCluster(t *testing.T, limit time.Duration, nodes int, tell func(context.Context, *lab.Lab, lab.Setup) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	l := openHere(t)
+	if err := l.Cluster.Down(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	setup := lab.Setup{Nodes: nodes, DisksPerNode: 2, DiskBytes: 3 << 30, Tag: tag}
+	if err := l.Up(ctx, setup); err != nil {
+		t.Fatal(err)
+	}
+	if err := tell(ctx, l, setup); err != nil {
+		dump(ctx, l)
+		t.Fatal(err)
+	}
+	if err := l.Cluster.Down(ctx, true); err != nil {
+		t.Error(err)
+	}
+}
+
 // openHere is open, in the directory IOMESH_E2E_DIR if that is set.
 func openHere(t *testing.T) *lab.Lab {
 	t.Helper()

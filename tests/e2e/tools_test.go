@@ -103,11 +103,6 @@ func notReady(ctx context.Context, l *lab.Lab, node string) error {
 	})
 }
 
-// handles are the volumes behind all claims of the namespace.
-func handles(ctx context.Context, l *lab.Lab) []string {
-	return strings.Fields(get(ctx, l, "pv", "-o", "jsonpath={.items[*].spec.csi.volumeHandle}"))
-}
-
 // objects are the names of all objects of some kinds, but those in which the metadata members keep their state.
 func objects(ctx context.Context, l *lab.Lab, kinds string) []string {
 	return slices.DeleteFunc(strings.Fields(get(ctx, l, kinds, "-A", "-o", "name")), func(name string) bool {

@@ -15,10 +15,7 @@ import (
 // gets; it is the same image under another name, so that what is tried is the way there.
 func Lifecycle(ctx context.Context, l *lab.Lab, setup lab.Setup, next string) error {
 	s := &story{l: l, ctx: ctx, tag: setup.Tag}
-	for _, chapter := range []struct {
-		title string
-		play  func() error
-	}{
+	return s.play([]chapter{
 		{"install", s.install},
 		{"map the first disk of each node", s.mapFirst},
 		{"volumes and pods that write", s.volumes},
@@ -31,13 +28,7 @@ func Lifecycle(ctx context.Context, l *lab.Lab, setup lab.Setup, next string) er
 		{"the first node is removed, drained and deleted", s.removeFirst},
 		{"every record is there", s.reread},
 		{"uninstall is refused while volumes exist, and then leaves nothing", s.uninstall},
-	} {
-		l.Title("%s", chapter.title)
-		if err := chapter.play(); err != nil {
-			return fmt.Errorf("%s: %w", chapter.title, err)
-		}
-	}
-	return nil
+	}, 0)
 }
 
 func (s *story) tryVolumes() error {

@@ -14,10 +14,7 @@ import (
 // nodes with two disks each, of which the first are mapped; the second ones are spare. Writers run through all of it.
 func Repair(ctx context.Context, l *lab.Lab, tag string) error {
 	s := &story{l: l, ctx: ctx, tag: tag}
-	for _, chapter := range []struct {
-		title string
-		play  func() error
-	}{
+	return s.play([]chapter{
 		{"install", s.install},
 		{"map the first disk of each node", s.mapFirst},
 		{"volumes and pods that write", s.volumes},
@@ -26,13 +23,7 @@ func Repair(ctx context.Context, l *lab.Lab, tag string) error {
 		{"a node is rebooted", s.reboot},
 		{"a node goes for good", s.removeNode},
 		{"every record is there", s.reread},
-	} {
-		l.Title("%s", chapter.title)
-		if err := chapter.play(); err != nil {
-			return fmt.Errorf("%s: %w", chapter.title, err)
-		}
-	}
-	return nil
+	}, 0)
 }
 
 // device is a BlockDevice.

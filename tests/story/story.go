@@ -14,23 +14,31 @@ import (
 // not as it should be.
 func Tell(ctx context.Context, l *lab.Lab, tag string, from int) error {
 	s := &story{l: l, ctx: ctx, tag: tag}
-	for i, chapter := range []struct {
-		title string
-		play  func() error
-	}{
+	return s.play([]chapter{
 		{"install", s.install},
 		{"map disks", s.mapDisks},
 		{"volumes and pods that write", s.volumes},
 		{"act 1: the volume's owner is on another node than the pod, and that node loses power", s.ownerLost},
 		{"act 2: the pod's own node, which is also the owner, loses power", s.podLost},
 		{"snapshot, restore, expand", s.snapshots},
-	} {
+	}, from)
+}
+
+// chapter is a part of a story with a title of its own.
+type chapter struct {
+	title string
+	play  func() error
+}
+
+// play plays chapters from number from on, one after the other, until one fails.
+func (s *story) play(chapters []chapter, from int) error {
+	for i, c := range chapters {
 		if i < from {
 			continue
 		}
-		l.Title("%s", chapter.title)
-		if err := chapter.play(); err != nil {
-			return fmt.Errorf("%s: %w", chapter.title, err)
+		s.l.Title("%s", c.title)
+		if err := c.play(); err != nil {
+			return fmt.Errorf("%s: %w", c.title, err)
 		}
 	}
 	return nil
