@@ -267,7 +267,28 @@ func (c *testCluster) health(id string) *storagedv1.VolumeStatus {
 
 func TestAnotherChunkServesWhenTheOwnerDies(t *testing.T) {
 	c := newTestCluster(t, 3, 1)
-	id := c.create("v", 64<<20, 3).Id
+	const tries = 5
+	for i := range tries {
+		copied, lost := c.ownerDies(fmt.Sprintf("v%d", i))
+		if lost {
+			// This process stood still for so long that the volume went on to a third owner, who did not count.
+			t.Logf("try %d: the new owner lost the volume as well", i)
+			continue
+		}
+		if copied < 64*4096 || copied > 64*4096*11/10 {
+			t.Errorf("%d bytes were copied for 64 blocks of 4096 that were written meanwhile", copied)
+		}
+		return
+	}
+	t.Fatalf("the new owner lost the volume as well in each of %d tries", tries)
+}
+
+// ownerDies kills the owner of a new volume, writes 64 blocks under the next one and starts the dead one again. It returns, when all replicas are in
+// sync, how much was copied, and whether the next owner lost the volume meanwhile.
+func (c *testCluster) ownerDies(name string) (copied uint64, lost bool) {
+	t := c.t
+	t.Helper()
+	id := c.create(name, 64<<20, 3).Id
 	v := c.serving(id)
 	want := bytes.Repeat([]byte("iomesh! "), 4096/8)
 	for i := range uint64(64) {
@@ -307,14 +328,8 @@ func TestAnotherChunkServesWhenTheOwnerDies(t *testing.T) {
 		return h.GetHealth() == storagedv1.Health_HEALTH_OK && h.GetExtentsDegraded() == 0 && h.GetExtents() == 1
 	})
 	v.mu.Lock()
-	copied, lost := v.extent[0].copied, v.lost
-	v.mu.Unlock()
-	if lost {
-		t.Skip("this process stood still for so long that the volume went to another owner, who did not count")
-	}
-	if copied < 64*4096 || copied > 64*4096*11/10 {
-		t.Errorf("%d bytes were copied for 64 blocks of 4096 that were written meanwhile", copied)
-	}
+	defer v.mu.Unlock()
+	return v.extent[0].copied, v.lost
 }
 
 func TestASnapshotHoldsWhatWasAcknowledgedBeforeIt(t *testing.T) {

@@ -2,16 +2,11 @@ package peer
 
 import (
 	"encoding/binary"
-	"log/slog"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"testing"
-	"time"
 
-	"github.com/iomesh/iomesh/internal/mtls"
 	"github.com/iomesh/iomesh/storaged/block"
-	"github.com/iomesh/iomesh/storaged/pagebuf"
 	"github.com/iomesh/iomesh/storaged/wakes"
 	"github.com/iomesh/iomesh/storaged/wire"
 )
@@ -46,28 +41,9 @@ func (e *echo) Down(*Conn, error) {}
 func BenchmarkConnection(b *testing.B) {
 	for name, depth := range map[string]int{"depth 1": 1, "depth 32": 32} {
 		b.Run(name, func(b *testing.B) {
-			ca, err := mtls.NewAuthority("test", time.Hour)
-			if err != nil {
-				b.Fatal(err)
-			}
-			cluster := block.NewClusterID()
-			var nets [2]*Network
-			var hs [2]*echo
-			var addr string
-			pool := &pagebuf.Pool{}
-			for i := range nets {
-				hs[i] = &echo{up: make(chan *Conn, 1), left: make(chan struct{}, 64)}
-				nets[i] = New(Options{Cluster: cluster, Self: block.ChunkID(i + 1), Secure: credentials(b, ca, mtls.RoleChunk), Pool: pool, Handler: hs[i], Log: slog.New(slog.DiscardHandler)})
-				ln, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					b.Fatal(err)
-				}
-				addr = ln.Addr().String()
-				go nets[i].Serve(ln)
-				defer nets[i].Close()
-			}
-			nets[0].Connect(2, addr)
-			c := <-hs[0].up
+			near := &echo{up: make(chan *Conn, 1), left: make(chan struct{}, 64)}
+			side, _, _ := pair(b, false, near, &echo{})
+			c := <-near.up
 			b.ReportAllocs()
 			b.SetBytes(block.Size)
 			b.ResetTimer()
@@ -75,17 +51,17 @@ func BenchmarkConnection(b *testing.B) {
 			sent, answered := 0, 0
 			for answered < b.N {
 				for sent < b.N && sent-answered < depth {
-					buf := pool.Get(block.Size)
+					buf := side.pool.Get(block.Size)
 					head := append(c.Head(), 1, 2, 3, 4)
 					wire.SealFrame(head, 9, 0, 1, len(buf.B))
 					c.Send(head, buf.B, buf, &list)
 					sent++
 				}
 				list.Wake()
-				<-hs[0].left
+				<-near.left
 				answered++
-				for len(hs[0].left) > 0 {
-					<-hs[0].left
+				for len(near.left) > 0 {
+					<-near.left
 					answered++
 				}
 			}
@@ -94,18 +70,9 @@ func BenchmarkConnection(b *testing.B) {
 }
 
 func TestFramesOfManySendersArriveWholeAndInTheirOrder(t *testing.T) {
-	ca, err := mtls.NewAuthority("test", time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cluster := block.NewClusterID()
-	a := start(t, cluster, 1, credentials(t, ca, mtls.RoleChunk), false)
-	b := start(t, cluster, 2, credentials(t, ca, mtls.RoleChunk), false)
-	a.net.Connect(2, b.addr)
-	conn := <-a.rec.up
-	for conn.Class != Data {
-		conn = <-a.rec.up
-	}
+	ra, rb := newRecorder(), newRecorder()
+	a, _, _ := pair(t, false, ra, rb)
+	conn := ra.dataConn()
 	const senders, frames = 8, 60
 	var wg sync.WaitGroup
 	for s := range senders {
@@ -134,7 +101,7 @@ func TestFramesOfManySendersArriveWholeAndInTheirOrder(t *testing.T) {
 	}
 	var next [senders]uint32
 	for range senders * frames {
-		f := <-b.rec.frames
+		f := <-rb.frames
 		s, i := f[0], binary.LittleEndian.Uint32(f[1:])
 		if i != next[s] {
 			t.Fatalf("sender %d: frame %d came, expected %d", s, i, next[s])

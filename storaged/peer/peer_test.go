@@ -51,17 +51,17 @@ func credentials(t testing.TB, a *mtls.Authority, role mtls.Role) Secure {
 	return MTLS(src)
 }
 
+// side is a chunk.
 type side struct {
 	net  *Network
-	rec  *recorder
 	pool *pagebuf.Pool
 	addr string
 }
 
-func start(t *testing.T, cluster block.ClusterID, id block.ChunkID, sec Secure, encrypt bool) *side {
+func start(t testing.TB, cluster block.ClusterID, id block.ChunkID, sec Secure, encrypt bool, h Handler) *side {
 	t.Helper()
-	s := &side{rec: newRecorder(), pool: &pagebuf.Pool{}}
-	s.net = New(Options{Cluster: cluster, Self: id, Boot: uint64(id) + 100, Secure: sec, Encrypt: encrypt, Pool: s.pool, Handler: s.rec, Log: slog.New(slog.DiscardHandler)})
+	s := &side{pool: &pagebuf.Pool{}}
+	s.net = New(Options{Cluster: cluster, Self: id, Boot: uint64(id) + 100, Secure: sec, Encrypt: encrypt, Pool: s.pool, Handler: h, Log: slog.New(slog.DiscardHandler)})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -81,21 +81,34 @@ func start(t *testing.T, cluster block.ClusterID, id block.ChunkID, sec Secure, 
 	return s
 }
 
+// pair starts chunks 1 and 2 of one cluster, whose events go to ha and hb, and connects the first to the second.
+func pair(t testing.TB, encrypt bool, ha, hb Handler) (a, b *side, link *Link) {
+	t.Helper()
+	ca, err := mtls.NewAuthority("test", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster := block.NewClusterID()
+	a = start(t, cluster, 1, credentials(t, ca, mtls.RoleChunk), encrypt, ha)
+	b = start(t, cluster, 2, credentials(t, ca, mtls.RoleChunk), encrypt, hb)
+	return a, b, a.net.Connect(2, b.addr)
+}
+
+// dataConn waits for the data connection of a side.
+func (r *recorder) dataConn() *Conn {
+	c := <-r.up
+	for c.Class != Data {
+		c = <-r.up
+	}
+	return c
+}
+
 func TestFramesArriveInOrderWithTheirData(t *testing.T) {
 	for name, encrypt := range map[string]bool{"plain after the handshake": false, "encrypted": true} {
 		t.Run(name, func(t *testing.T) {
-			ca, err := mtls.NewAuthority("test", time.Hour)
-			if err != nil {
-				t.Fatal(err)
-			}
-			cluster := block.NewClusterID()
-			a := start(t, cluster, 1, credentials(t, ca, mtls.RoleChunk), encrypt)
-			b := start(t, cluster, 2, credentials(t, ca, mtls.RoleChunk), encrypt)
-			a.net.Connect(2, b.addr)
-			conn := <-a.rec.up
-			for conn.Class != Data {
-				conn = <-a.rec.up
-			}
+			ra, rb := newRecorder(), newRecorder()
+			a, _, _ := pair(t, encrypt, ra, rb)
+			conn := ra.dataConn()
 			if conn.Peer != 2 || conn.Boot != 102 || !conn.Outgoing {
 				t.Fatalf("connection to chunk %s boot %d outgoing %v", conn.Peer, conn.Boot, conn.Outgoing)
 			}
@@ -110,7 +123,7 @@ func TestFramesArriveInOrderWithTheirData(t *testing.T) {
 				conn.Send(head, buf.B, buf, nil)
 			}
 			for i := range n {
-				got := <-b.rec.frames
+				got := <-rb.frames
 				if got[0] != byte(i) || got[1] != byte(i>>8) || len(got) != 2+(i%5+1)*block.Size || got[len(got)-1] != byte(i) {
 					t.Fatalf("frame %d: head %v, %d bytes", i, got[:2], len(got))
 				}
@@ -120,21 +133,15 @@ func TestFramesArriveInOrderWithTheirData(t *testing.T) {
 }
 
 func TestAConnectionThatBreaksIsOpenedAnew(t *testing.T) {
-	ca, err := mtls.NewAuthority("test", time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cluster := block.NewClusterID()
-	a := start(t, cluster, 1, credentials(t, ca, mtls.RoleChunk), false)
-	b := start(t, cluster, 2, credentials(t, ca, mtls.RoleChunk), false)
-	link := a.net.Connect(2, b.addr)
-	<-a.rec.up
-	<-a.rec.up
+	rec := newRecorder()
+	_, _, link := pair(t, false, rec, newRecorder())
+	<-rec.up
+	<-rec.up
 	link.Drop(net.ErrClosed)
-	<-a.rec.down
-	<-a.rec.down
-	<-a.rec.up
-	<-a.rec.up
+	<-rec.down
+	<-rec.down
+	<-rec.up
+	<-rec.up
 }
 
 func TestStrangersAreRefused(t *testing.T) {
@@ -158,8 +165,9 @@ func TestStrangersAreRefused(t *testing.T) {
 		"another chunk than wanted":          {func(t *testing.T) Secure { return credentials(t, ca, mtls.RoleChunk) }, cluster, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := start(t, cluster, 2, credentials(t, ca, mtls.RoleChunk), false)
-			a := start(t, c.cluster, 1, c.sec(t), false)
+			rb := newRecorder()
+			b := start(t, cluster, 2, credentials(t, ca, mtls.RoleChunk), false, rb)
+			a := start(t, c.cluster, 1, c.sec(t), false, newRecorder())
 			l := &Link{Peer: c.dial, net: a.net, addr: b.addr}
 			if err := l.session(t.Context(), Data); err == nil {
 				t.Fatal("accepted")
@@ -167,7 +175,7 @@ func TestStrangersAreRefused(t *testing.T) {
 				t.Log(err)
 			}
 			select {
-			case <-b.rec.up:
+			case <-rb.up:
 				t.Fatal("the other side took the connection for established")
 			default:
 			}
