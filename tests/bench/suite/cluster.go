@@ -105,12 +105,23 @@ func (c *cluster) unit(ctx context.Context, name string, size uint64, replicas i
 
 // volume makes a volume and tells where it is reached.
 func (c *cluster) volume(ctx context.Context, name string, size uint64, replicas int) (portals []string, iqn string, err error) {
-	var v struct {
-		IQN     string
-		Portals []string
-	}
+	var v volumeState
 	err = c.ctl(ctx, &v, "volume", "create", name, "--size", strconv.FormatUint(size>>20, 10)+"Mi", "--replicas", strconv.Itoa(replicas), "--timeout", "10m")
 	return v.Portals, v.IQN, err
+}
+
+// volumeState is what is used of what ctl says of a volume.
+type volumeState struct {
+	IQN             string
+	Portals         []string
+	OwnerNode       string
+	ExtentsDegraded int
+}
+
+// show asks for the state of a volume.
+func (c *cluster) show(ctx context.Context, name string) (v volumeState, err error) {
+	err = c.ctl(ctx, &v, "volume", "show", name)
+	return v, err
 }
 
 func (c *cluster) ctl(ctx context.Context, into any, args ...string) error {

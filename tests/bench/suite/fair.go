@@ -48,8 +48,8 @@ func (r *Runner) Fair(ctx context.Context, storaged, dir string) (Fairness, erro
 				return err
 			}
 			c.units[3] = append(c.units[3], u)
-			var v struct{ OwnerNode string }
-			if err := c.ctl(ctx, &v, "volume", "show", name); err != nil {
+			v, err := c.show(ctx, name)
+			if err != nil {
 				return err
 			}
 			if other := owned[v.OwnerNode]; other != nil {
@@ -158,13 +158,6 @@ func (r *Runner) Rebuilds(ctx context.Context, storaged, dir string, span uint64
 	return out, nil
 }
 
-type volumeState struct {
-	Name            string
-	OwnerNode       string
-	SizeBytes       uint64
-	ExtentsDegraded int
-}
-
 func (r *Runner) rebuild(ctx context.Context, c *cluster, span uint64, loaded bool, out *Rebuild) error {
 	u, err := c.unit(ctx, "r0", span, 3)
 	if err != nil {
@@ -180,8 +173,8 @@ func (r *Runner) rebuild(ctx context.Context, c *cluster, span uint64, loaded bo
 		fmt.Fprintf(r.Progress, "  before %s\n", before)
 		out.BeforeP99Micros = float64(before.P99.Microseconds())
 	}
-	var v volumeState
-	if err := c.ctl(ctx, &v, "volume", "show", "r0"); err != nil {
+	v, err := c.show(ctx, "r0")
+	if err != nil {
 		return err
 	}
 	var status struct {
@@ -227,7 +220,8 @@ func (r *Runner) rebuild(ctx context.Context, c *cluster, span uint64, loaded bo
 	// From when the copying begins until all replicas are there again.
 	var begun time.Time
 	err = until(ctx, 5*time.Minute, "the replicas are there again", func() error {
-		if err := c.ctl(ctx, &v, "volume", "show", "r0"); err != nil {
+		v, err := c.show(ctx, "r0")
+		if err != nil {
 			return err
 		}
 		if begun.IsZero() {

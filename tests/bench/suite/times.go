@@ -82,11 +82,8 @@ func (r *Runner) Times(ctx context.Context, storaged, dir string) (Times, error)
 	}
 	begin := time.Now()
 	return out, within(ctx, o, func(c *cluster) error {
-		var v struct {
-			IQN     string
-			Portals []string
-		}
-		if err := c.ctl(ctx, &v, "volume", "show", "t"); err != nil {
+		v, err := c.show(ctx, "t")
+		if err != nil {
 			return err
 		}
 		x, err := dialSession(ctx, v.Portals, v.IQN)
@@ -127,29 +124,46 @@ func (t *Times) snapshots(ctx context.Context, c *cluster) error {
 	return err
 }
 
-// failover kills the owner while writes go on one at a time.
+// failover kills the owner while writes go on one at a time, until another one serves.
 func (t *Times) failover(ctx context.Context, c *cluster) error {
-	var v volumeState
-	if err := c.ctl(ctx, &v, "volume", "show", "t"); err != nil {
+	v, err := c.show(ctx, "t")
+	if err != nil {
 		return err
 	}
-	res := make(chan load.Result, 1)
-	errs := make(chan error, 1)
+	owner := v.OwnerNode
+	if _, err := runUnits(ctx, c.units[3], write1, time.Second); err != nil {
+		return fmt.Errorf("writes before the death of the owner: %w", err)
+	}
+	writing, stop := context.WithCancel(ctx)
+	defer stop()
+	var wrote load.Result
+	done := make(chan error, 1)
 	go func() {
-		x, err := runUnits(ctx, c.units[3], write1, 12*time.Second)
-		res <- x
-		errs <- err
+		var err error
+		wrote, err = runUnits(writing, c.units[3], write1, time.Hour)
+		done <- err
 	}()
-	time.Sleep(time.Second)
-	name := "chunk-" + v.OwnerNode
+	name := "chunk-" + owner
 	if err := kill(c.pids[name]); err != nil {
 		return err
 	}
 	delete(c.pids, name)
-	t.Failover = (<-res).Max
-	if err := <-errs; err != nil {
+	moved := until(ctx, time.Minute, "another chunk owns the volume", func() error {
+		v, err := c.show(ctx, "t")
+		if err == nil && (v.OwnerNode == "" || v.OwnerNode == owner) {
+			err = fmt.Errorf("the owner is %q", v.OwnerNode)
+		}
+		return err
+	})
+	// The write that was under way ends first: it is the one that waited for the new owner.
+	stop()
+	if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("writes over the death of the owner: %w", err)
 	}
+	if moved != nil {
+		return moved
+	}
+	t.Failover = wrote.Max
 	return c.Verify(ctx)
 }
 
@@ -175,10 +189,11 @@ func (t *Times) collect(dir string) error {
 			return fmt.Errorf("trace of the garbage collector: %w", err)
 		}
 		for s := bufio.NewScanner(f); s.Scan(); {
-			for _, d := range pausesOf(s.Text()) {
+			pauses := pausesOf(s.Text())
+			for _, d := range pauses {
 				t.PauseMax = max(t.PauseMax, d)
 			}
-			if len(pausesOf(s.Text())) > 0 {
+			if len(pauses) > 0 {
 				t.Pauses++
 			}
 		}
