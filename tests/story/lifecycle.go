@@ -84,6 +84,9 @@ func (s *story) upgrade(next string) error {
 			return fmt.Errorf("tag the image on %s: %w: %s", n, err, out)
 		}
 	}
+	if err := s.pauses(); err != nil { // what was before
+		return err
+	}
 	if _, err := s.l.Plugin(s.ctx, "upgrade", "--image", "iomesh/iomesh:"+next, "--wait", "--timeout", "8m"); err != nil {
 		return err
 	}
@@ -97,7 +100,7 @@ func (s *story) rollback() error {
 	return s.rolled(s.tag)
 }
 
-// rolled demands that everything runs a version, that the disk map has not changed with it, and tells the writers' longest pause.
+// rolled demands that everything runs a version, that the disk map has not changed with it, and tells the writers' longest pauses.
 func (s *story) rolled(tag string) error {
 	if err := s.l.Until(s.ctx, 3*time.Minute, "everything runs "+tag, func(ctx context.Context) string {
 		out, err := s.l.Kubectl(ctx, "-n", lab.Namespace, "get", "pods", "-l", "app.kubernetes.io/component in (chunk,meta,node,controller)", "-o", `jsonpath={range .items[*]}{.metadata.name}={.spec.containers[0].image} {end}`)
@@ -123,7 +126,22 @@ func (s *story) rolled(tag string) error {
 	if st.Disks.Active != 4 {
 		return fmt.Errorf("%d disks are active, 4 were", st.Disks.Active)
 	}
-	return s.wrote()
+	return s.pauses()
+}
+
+// pauses tells the longest time that either writer waited for an acknowledgement since it was asked last.
+func (s *story) pauses() error {
+	for _, w := range []*witness{s.fs, s.blk} {
+		if err := s.progress(w, 50); err != nil {
+			return err
+		}
+		acked, longest, err := w.state()
+		if err != nil {
+			return err
+		}
+		s.l.Say("%s goes on: %d records, longest pause %.1f s", w.pod, acked, longest.Seconds())
+	}
+	return nil
 }
 
 // removeFirst takes out the first node, which holds a metadata member and may run anything.

@@ -80,6 +80,16 @@ func (w *witness) state() (acked uint64, longest time.Duration, err error) {
 	return acked, longest, err
 }
 
+// acknowledged is the highest acknowledged record; it leaves the longest pause as it is.
+func (w *witness) acknowledged() (uint64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failed != "" {
+		return w.acked, fmt.Errorf("pod %s: %s", w.pod, w.failed)
+	}
+	return w.acked, nil
+}
+
 func (w *witness) forget() {
 	w.stop()
 	w.wg.Wait()

@@ -192,15 +192,12 @@ func (s *story) owner(id string) (node string, err error) {
 
 // progress waits until a writer has acknowledged n records more.
 func (s *story) progress(w *witness, n uint64) error {
-	from, _, err := w.state()
+	from, err := w.acknowledged()
 	if err != nil {
 		return err
 	}
 	return s.l.Until(s.ctx, time.Minute, fmt.Sprintf("%s has acknowledged %d records more", w.pod, n), func(context.Context) string {
-		now, longest, err := w.state()
-		w.mu.Lock()
-		w.longest = max(w.longest, longest)
-		w.mu.Unlock()
+		now, err := w.acknowledged()
 		if err != nil {
 			return err.Error()
 		}
