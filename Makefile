@@ -58,7 +58,7 @@ sim: ## SEEDS=N random histories of the protocol core
 sim-stack: ## SEEDS=N (START=1) random histories of the whole stack, on all cores
 	hack/sim-stack.sh $(SEEDS) $(or $(START),1)
 
-# FAULTS: stalls power resync full metadata idle, or all; FLAGS such as --quick.
+# FAULTS: stalls power resync rebuild full metadata idle, or all; FLAGS such as --quick.
 FAULTS ?= stalls
 .PHONY: faults
 faults: deps storaged ## real processes, three nodes, verifying load, faults: FAULTS=all FLAGS=--quick

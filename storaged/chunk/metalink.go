@@ -11,13 +11,13 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/internal/rpc"
 	"github.com/iomesh/iomesh/internal/version"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/metadb"
@@ -60,18 +60,11 @@ func (l *metaLink) close() {
 func (l *metaLink) conn(addr string) (storagedv1.MembershipClient, error) {
 	c := l.conns[addr]
 	if c == nil {
-		opts := []grpc.DialOption{grpc.WithTransportCredentials(l.s.tls.ClientCredentials(mtls.RoleMeta)),
-			// After a long outage of the metadata the new leader takes a chunk for dead that it has not heard of for timeouts.OwnerDead: ask often.
-			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 400 * time.Millisecond},
-				MinConnectTimeout: time.Second,
-			})}
-		if l.s.o.Host.Dial != nil {
-			opts = append(opts, grpc.WithContextDialer(l.s.o.Host.Dial))
-		}
+		// After a long outage of the metadata the new leader takes a chunk for dead that it has not heard of for timeouts.OwnerDead: ask often.
+		o := rpc.Options{Credentials: l.s.tls.ClientCredentials(mtls.RoleMeta), MaxDelay: 400 * time.Millisecond, Dial: l.s.o.Host.Dial}
 		var err error
-		if c, err = grpc.NewClient("passthrough:///"+addr, opts...); err != nil {
-			return nil, fmt.Errorf("meta member %s: %w", addr, err)
+		if c, err = rpc.Connect(addr, o); err != nil {
+			return nil, fmt.Errorf("meta member: %w", err)
 		}
 		l.conns[addr] = c
 	}

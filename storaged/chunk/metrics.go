@@ -43,7 +43,7 @@ const kindsMax = 16
 func newMetrics() *chunkMetrics {
 	m := &chunkMetrics{reg: metrics.NewRegistry("chunk"),
 		resyncBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "iomesh_chunk_resync_bytes_total",
-			Help: "Bytes copied by finished resyncs of volumes owned here."}),
+			Help: "Bytes copied by resyncs and rebuilds of volumes owned here, also by those that were interrupted."}),
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{Name: "iomesh_chunk_repairs_total",
 			Help: "Ranges of bad blocks rewritten from a good copy."}),
 		scrubBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "iomesh_chunk_scrub_bytes_total",

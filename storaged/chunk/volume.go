@@ -62,6 +62,7 @@ type extentView struct {
 	record    replication.Record
 	joining   block.DiskID
 	copied    uint64
+	counted   uint64 // of what the resync has copied, in the metric
 	left      uint64
 	needs     block.DiskID
 	needsWhy  bool
@@ -200,12 +201,16 @@ func (v *volume) note(r *replication.Report) {
 		x.needs, x.needsWhy = r.Disk, true
 		v.log.Warn("extent needs a disk that is not there", "extent", uint32(r.Extent), "disk", r.Disk.String())
 	case replication.ReportJoin:
+		v.countCopied(x, r.CopiedBytes)
 		x.joining, x.copied, x.left = r.Disk, r.CopiedBytes, r.LeftBytes
 	case replication.ReportJoined:
-		v.s.metrics.resyncBytes.Add(float64(r.CopiedBytes))
+		v.countCopied(x, r.CopiedBytes)
+		x.counted = 0
 		v.log.Info("replica is in sync", "extent", uint32(r.Extent), "disk", r.Disk.String(), "bytes", r.CopiedBytes)
 		x.joining, x.left, x.copied = block.DiskID{}, 0, r.CopiedBytes
 	case replication.ReportJoinFailed:
+		v.countCopied(x, r.CopiedBytes)
+		x.counted = 0
 		v.log.Warn("resync given up", "extent", uint32(r.Extent), "disk", r.Disk.String(), "status", uint8(r.Status))
 		x.joining, x.left = block.DiskID{}, 0
 	case replication.ReportRefused:
@@ -231,6 +236,14 @@ func (v *volume) note(r *replication.Report) {
 		v.log.Error("disk failed under a replica", "extent", uint32(r.Extent), "disk", r.Disk.String(), "status", uint8(r.Status))
 	case replication.ReportSpace, replication.ReportFull:
 		v.log.Warn("no space for a replica", "extent", uint32(r.Extent), "disk", r.Disk.String(), "all", r.Kind == replication.ReportFull)
+	}
+}
+
+// countCopied counts what a resync has copied since its last report.
+func (v *volume) countCopied(x *extentView, copied uint64) {
+	if copied > x.counted {
+		v.s.metrics.resyncBytes.Add(float64(copied - x.counted))
+		x.counted = copied
 	}
 }
 

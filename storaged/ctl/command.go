@@ -21,6 +21,7 @@ import (
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/internal/rpc"
 )
 
 // app is what the commands share: how to reach the cluster, and how to print.
@@ -141,7 +142,7 @@ func (a *app) connect() (*client, error) {
 		c.tls, creds = src, src.ClientCredentials(mtls.RoleMeta)
 	}
 	for _, addr := range addresses {
-		cc, err := grpc.NewClient("passthrough:///"+strings.TrimSpace(addr), grpc.WithTransportCredentials(creds))
+		cc, err := rpc.Connect(strings.TrimSpace(addr), rpc.Options{Credentials: creds})
 		if err != nil {
 			c.close()
 			return nil, usage("--meta %q: %v", addr, err)

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -22,6 +21,7 @@ import (
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/internal/rpc"
 )
 
 // exportTries is how often an export goes on at another owner without a byte of progress in between.
@@ -187,7 +187,7 @@ func (x *export) read(ctx context.Context, id string, sn *storagedv1.Snapshot, s
 	if x.cl.tls != nil {
 		creds = x.cl.tls.ClientCredentials(mtls.RoleChunk)
 	}
-	cc, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(creds))
+	cc, err := rpc.Connect(address, rpc.Options{Credentials: creds})
 	if err != nil {
 		return false, err
 	}

@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/internal/rpc"
 )
 
 // conns keeps one gRPC connection per address and role. Safe for concurrent use.
@@ -47,22 +44,13 @@ func (c *conns) to(address string, role mtls.Role) (*grpc.ClientConn, error) {
 	if len(c.conns) >= connsMax {
 		c.closeLocked()
 	}
-	var creds credentials.TransportCredentials = insecure.NewCredentials()
+	o := rpc.Options{Dial: c.dial}
 	if c.tls != nil {
-		creds = c.tls.ClientCredentials(role)
+		o.Credentials = c.tls.ClientCredentials(role)
 	}
-	opts := []grpc.DialOption{grpc.WithTransportCredentials(creds),
-		// A component that restarts is back within a second: ask often.
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: time.Second,
-		})}
-	if c.dial != nil {
-		opts = append(opts, grpc.WithContextDialer(c.dial))
-	}
-	cc, err := grpc.NewClient("passthrough:///"+address, opts...)
+	cc, err := rpc.Connect(address, o)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s at %s: %w", role, address, err)
+		return nil, fmt.Errorf("%s: %w", role, err)
 	}
 	c.conns[key] = cc
 	return cc, nil

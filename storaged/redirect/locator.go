@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/internal/rpc"
 	"github.com/iomesh/iomesh/storaged/target"
 	"github.com/iomesh/iomesh/storaged/timeouts"
 )
@@ -33,20 +33,14 @@ type metaLocator struct {
 
 func newMetaLocator(addrs []string, src *mtls.Source, dial func(context.Context, string) (net.Conn, error)) (*metaLocator, error) {
 	l := &metaLocator{dial: dial}
-	var opts []grpc.DialOption
-	if dial != nil {
-		opts = append(opts, grpc.WithContextDialer(dial))
-	} else {
-		l.dial = func(ctx context.Context, address string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", address)
-		}
+	if dial == nil {
+		l.dial = rpc.Dial
 	}
 	for _, a := range addrs {
-		c, err := grpc.NewClient("passthrough:///"+a, append(opts, grpc.WithTransportCredentials(src.ClientCredentials(mtls.RoleMeta)),
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: time.Second}}))...)
+		c, err := rpc.Connect(a, rpc.Options{Credentials: src.ClientCredentials(mtls.RoleMeta), Dial: dial})
 		if err != nil {
 			l.close()
-			return nil, fmt.Errorf("meta member %s: %w", a, err)
+			return nil, fmt.Errorf("meta member: %w", err)
 		}
 		l.conns = append(l.conns, c)
 	}

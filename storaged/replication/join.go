@@ -45,7 +45,9 @@ type join struct {
 	open         int
 	openBlocks   uint32
 	copied       uint64
-	skipped      bool // BugForgetDirty has been done
+	left         uint64 // bytes known to differ that are not copied yet
+	told         uint64 // of copied, as reported last
+	skipped      bool   // BugForgetDirty has been done
 	since        Time
 }
 
@@ -331,18 +333,27 @@ func (o *Owner) compare(e *extent, j *join) {
 		at = end
 	}
 	j.lists = [2][]Run{}
-	left := uint64(0)
+	j.left = 0
 	for _, rng := range j.todo {
-		left += uint64(rng.SizeBytes())
+		j.left += uint64(rng.SizeBytes())
 	}
-	if left > 0 {
-		o.report(Report{Kind: ReportJoin, Extent: e.index, Disk: e.slots[j.slot].disk, CopiedBytes: j.copied, LeftBytes: left})
+	if j.left > 0 {
+		o.reportJoin(e, j)
 	}
 	if o.bugs.has(BugForgetDirty) && len(j.todo) > 0 && !j.skipped {
 		j.skipped = true
 		j.todo = j.todo[1:]
 	}
 }
+
+// reportJoin tells how far a resync has come.
+func (o *Owner) reportJoin(e *extent, j *join) {
+	j.told = j.copied
+	o.report(Report{Kind: ReportJoin, Extent: e.index, Disk: e.slots[j.slot].disk, CopiedBytes: j.copied, LeftBytes: j.left})
+}
+
+// joinReportBytes is how much is copied between two reports of a resync.
+const joinReportBytes = 4 << 20
 
 // runAt returns the run of l that holds block at, or an empty one, and where it ends. It drops runs that end before.
 func runAt(l *[]Run, at, limit block.No) (Run, block.No) {
@@ -458,6 +469,10 @@ func (o *Owner) onJoinReply(r *request, m *Message) {
 		j.open--
 		j.openBlocks -= rng.Count
 		j.copied += uint64(rng.SizeBytes())
+		j.left -= min(j.left, uint64(rng.SizeBytes()))
+		if j.copied-j.told >= joinReportBytes {
+			o.reportJoin(e, j)
+		}
 	case stepSeal:
 		if e.change == nil {
 			j.phase = joinProposed

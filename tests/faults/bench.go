@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -33,7 +34,7 @@ type volume struct {
 // up starts a cluster of three nodes.
 func up(ctx context.Context, r *run, diskBytes int64, chunkArgs ...string) (*bench, error) {
 	start := time.Now()
-	c, err := cluster.New(ctx, cluster.Options{Dir: r.dir, Storaged: r.storaged, Nodes: 3, DiskBytes: diskBytes, Flat: r.flat, Hybrid: r.hybrid, Faulty: r.faulty, Profiles: r.profiles != "", ChunkArgs: chunkArgs})
+	c, err := cluster.New(ctx, cluster.Options{Dir: r.dir, Storaged: r.storaged, Nodes: 3, DiskBytes: diskBytes, Flat: r.flat, Hybrid: r.hybrid, Faulty: r.faulty, Profiles: r.profiles != "", ChunkArgs: chunkArgs, MetaArgs: r.metaArgs})
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +147,7 @@ func (b *bench) finish(ctx context.Context, r *run) error {
 	var errs []error
 	for _, n := range b.Nodes {
 		for _, v := range b.volumes {
-			if v.nodes != nil && !contains(v.nodes, n.Name) {
+			if v.nodes != nil && !slices.Contains(v.nodes, n.Name) {
 				continue
 			}
 			if err := b.Client.MoveOwner(ctx, v.id, n.Name); err != nil {
@@ -175,15 +176,6 @@ func (b *bench) verdict(r *run) error {
 	}
 	r.say("%d writes (%d MiB) acknowledged, %d reads judged; wrong reads, lost writes and I/O errors: %d", writes, bytes>>20, reads, total)
 	return errors.Join(errs...)
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 func pause(ctx context.Context, d time.Duration) error {

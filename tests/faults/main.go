@@ -3,6 +3,7 @@
 //	stalls    kill -9, SIGSTOP, a cut network, the meta leader killed, all of etcd down; how long I/O stood still
 //	power     everything killed at once, again and again
 //	resync    how much a resync copies after an outage under load
+//	rebuild   how much a rebuild copies whose destination is killed again and again
 //	full      the pool is filled, and goes on after space was freed
 //	metadata  all meta members lose their directories, a backup is restored
 //	disks     slow, hanging, rotten and failing disks (package faultfs; root)
@@ -37,6 +38,7 @@ type run struct {
 	volumes       int
 	hybrid        bool
 	faulty        bool
+	metaArgs      []string
 	start         time.Time
 }
 
@@ -65,6 +67,7 @@ func main() {
 		{"stalls", "how long I/O stands still in each fault", stalls},
 		{"power", "all processes killed at once under load, and started again", power},
 		{"resync", "bytes copied after an outage under load", resync},
+		{"rebuild", "bytes copied by a rebuild that is killed ten times", rebuild},
 		{"full", "fill the pool, and go on", full},
 		{"metadata", "all metadata lost and restored from a backup", metadata},
 		{"disks", "slow, hanging, rotten and failing disks", disks},

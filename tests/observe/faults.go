@@ -14,12 +14,12 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/iscsi/initiator"
 	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/internal/rpc"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store/vdisk"
 	"github.com/iomesh/iomesh/tests/faultfs"
@@ -432,7 +432,7 @@ func (o *observer) skewed(ctx context.Context) (func() error, error) {
 		return nil, err
 	}
 	address := o.c.Node(o.leader()).Address + ":10100"
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(src.ClientCredentials(mtls.RoleMeta)))
+	conn, err := rpc.Connect(address, rpc.Options{Credentials: src.ClientCredentials(mtls.RoleMeta)})
 	if err != nil {
 		return nil, err
 	}

@@ -100,7 +100,7 @@ var dashboards = []dashboard{
 		{"Speed", "Of copying.", "Bps", graph, []query{{"zbs_cluster_recover_speed_bps", "recover"}, {"zbs_cluster_migrate_speed_bps", "migrate"}}, ""},
 		{"Time left", "At the present speed.", "s", stat, one("iomesh_resync_eta_seconds"), "Nothing is being copied."},
 		{"Work", "Under way and waiting.", "none", graph, []query{{"iomesh_tasks", "{{kind}} {{state}}"}}, ""},
-		{"Copied", "Bytes of finished resyncs, by owner.", "Bps", graph, []query{{"sum by (node) (rate(iomesh_chunk_resync_bytes_total[$__rate_interval]))", "{{node}}"}}, ""},
+		{"Copied", "Bytes of resyncs and rebuilds, by owner.", "Bps", graph, []query{{"sum by (node) (rate(iomesh_chunk_resync_bytes_total[$__rate_interval]))", "{{node}}"}}, ""},
 		{"Repairs", "Ranges of bad blocks rewritten from a good copy.", "none", graph, []query{{"sum by (instance) (increase(iomesh_chunk_repairs_total[$__rate_interval]))", "{{instance}}"}}, ""},
 		{"Blocks without a good copy", "Reads of them fail until they are written.", "none", graph, []query{{"sum by (node) (increase(iomesh_chunk_bad_blocks_total[$__rate_interval]))", "{{node}}"}}, ""},
 		{"Failovers", "Volumes given to another owner because theirs was dead.", "none", graph, []query{{"sum(increase(iomesh_meta_failovers_total[$__rate_interval]))", "volumes"}}, ""},

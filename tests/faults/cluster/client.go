@@ -10,6 +10,7 @@ import (
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/internal/rpc"
 )
 
 // Client calls the control interface at whichever member answers.
@@ -27,7 +28,7 @@ func newClient(addresses []string, tlsDir string) (*Client, error) {
 	}
 	c := &Client{}
 	for _, a := range addresses {
-		cc, err := grpc.NewClient("passthrough:///"+a, grpc.WithTransportCredentials(src.ClientCredentials(mtls.RoleMeta)))
+		cc, err := rpc.Connect(a, rpc.Options{Credentials: src.ClientCredentials(mtls.RoleMeta)})
 		if err != nil {
 			return nil, err
 		}
