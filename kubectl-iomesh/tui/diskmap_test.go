@@ -37,10 +37,14 @@ func machines() []v1alpha1.BlockDevice {
 		disk("bd-8", "n2", "/dev/sda", "the machine's / is on it", "has 3 partitions")}
 }
 
+// mapped is the cluster of the machines.
+func mapped() *v1alpha1.IOMeshCluster {
+	return &v1alpha1.IOMeshCluster{ObjectMeta: metav1.ObjectMeta{Name: "iomesh", Namespace: "iomesh-system", UID: "u"}, Spec: v1alpha1.IOMeshClusterSpec{DiskDeploymentMode: v1alpha1.AllFlash}}
+}
+
 func model(t *testing.T, width, height int) *DiskMap {
 	t.Helper()
-	c := &v1alpha1.IOMeshCluster{ObjectMeta: metav1.ObjectMeta{Name: "iomesh", Namespace: "iomesh-system", UID: "u"}, Spec: v1alpha1.IOMeshClusterSpec{DiskDeploymentMode: v1alpha1.AllFlash}}
-	m := NewDiskMap(context.Background(), c, func(context.Context) ([]v1alpha1.BlockDevice, error) { return machines(), nil }, func() time.Time { return now })
+	m := NewDiskMap(context.Background(), mapped(), func(context.Context) ([]v1alpha1.BlockDevice, error) { return machines(), nil }, func() time.Time { return now })
 	m.Update(tea.WindowSizeMsg{Width: width, Height: height})
 	m.Update(m.read())
 	return m
@@ -67,6 +71,27 @@ func press(m *DiskMap, keys ...string) (quit bool) {
 	return false
 }
 
+// loseServer is the API server that goes away after a choice was made, which must not be planned then.
+func loseServer(m *DiskMap) {
+	press(m, "a")
+	m.now = func() time.Time { return now.Add(42 * time.Second) }
+	m.Update(devicesRead{err: errors.New("dial tcp 10.0.0.1:6443: connect: connection refused")})
+	press(m, "enter")
+}
+
+// failDisks: of the disks in use one fails and one has gone, and one that was chosen fails too.
+func failDisks(m *DiskMap) {
+	press(m, "a")
+	devices := machines()
+	used := &devices[3]
+	used.Status.Health, used.Status.Reasons[0].Message = v1alpha1.DeviceFailing, "self-assessment failed: 2064 sectors were reallocated"
+	lost := disk("bd-7", "n2", "/dev/sdc", "the device is not there any more")
+	lost.Spec.Claim, lost.Labels, lost.Status.State = used.Spec.Claim, used.Labels, v1alpha1.DeviceInactive
+	devices[0].Status.Eligible, devices[0].Status.Health = false, v1alpha1.DeviceFailing
+	devices[0].Status.Reasons = []v1alpha1.Reason{{Code: "Failing", Message: "self-assessment failed: no spare blocks are left"}}
+	m.Update(devicesRead{devices: append(devices, lost)})
+}
+
 func TestScreens(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -80,12 +105,10 @@ func TestScreens(t *testing.T) {
 		{"eligible-only-60x12", 60, 12, func(m *DiskMap) { press(m, "e", "space") }},
 		{"help-80x24", 80, 24, func(m *DiskMap) { press(m, "?") }},
 		{"hybrid-80x24", 80, 24, func(m *DiskMap) { press(m, "m", "space") }},
-		{"stale-80x24", 80, 24, func(m *DiskMap) {
-			press(m, "a")
-			m.now = func() time.Time { return now.Add(42 * time.Second) }
-			m.Update(devicesRead{err: errors.New("dial tcp 10.0.0.1:6443: connect: connection refused")})
-			press(m, "enter")
-		}},
+		{"stale-80x24", 80, 24, loseServer},
+		{"stale-200x60", 200, 60, loseServer},
+		{"failed-80x24", 80, 24, failDisks},
+		{"failed-200x60", 200, 60, failDisks},
 		{"too-small-40x10", 40, 10, func(*DiskMap) {}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -10,7 +10,8 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-var update = flag.Bool("update", false, "rewrite the goldens")
+// updating reports whether the goldens, and the screens in the manual, are to be rewritten: flag -update, which teatest defines.
+func updating() bool { return flag.Lookup("update").Value.String() == "true" }
 
 // golden compares a drawn screen, without its colours, with the golden of that name, and with the size of the terminal.
 func golden(t *testing.T, name, drawn string, width, height int) {
@@ -27,7 +28,7 @@ func golden(t *testing.T, name, drawn string, width, height int) {
 	}
 	got := strings.Join(lines, "\n") + "\n"
 	path := filepath.Join("testdata", name+".golden")
-	if *update {
+	if updating() {
 		if err := os.MkdirAll("testdata", 0o755); err != nil {
 			t.Fatal(err)
 		}

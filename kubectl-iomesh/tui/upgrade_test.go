@@ -1,17 +1,13 @@
 package tui
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
-	"github.com/charmbracelet/x/ansi"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -26,12 +22,13 @@ type fleet struct {
 	pods    []corev1.Pod
 	data    *storagedv1.ClusterStatus
 	dataErr error
+	target  string // image
 }
 
-const newImage = "iomesh/iomesh:v2"
+const oldImage, newImage = "iomesh/iomesh:v1", "iomesh/iomesh:v2"
 
 func newFleet() *fleet {
-	f := &fleet{cluster: &v1alpha1.IOMeshCluster{ObjectMeta: metav1.ObjectMeta{Name: "iomesh", Namespace: "iomesh-system"}},
+	f := &fleet{target: newImage, cluster: &v1alpha1.IOMeshCluster{ObjectMeta: metav1.ObjectMeta{Name: "iomesh", Namespace: "iomesh-system"}},
 		data: &storagedv1.ClusterStatus{Volumes: 12}}
 	pod := func(part, node, image string) {
 		p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "iomesh-" + part + "-" + node, Labels: map[string]string{"app.kubernetes.io/component": part}},
@@ -40,12 +37,12 @@ func newFleet() *fleet {
 		f.pods = append(f.pods, p)
 	}
 	for _, n := range []string{"worker-1", "worker-2", "worker-3"} {
-		pod("chunk", n, "iomesh/iomesh:v1")
-		pod("meta", n, "iomesh/iomesh:v1")
+		pod("chunk", n, oldImage)
+		pod("meta", n, oldImage)
 		f.data.Nodes = append(f.data.Nodes, &storagedv1.Node{Name: n, State: "Online", Mode: "active", OwnedVolumes: 4})
 	}
 	for _, n := range []string{"worker-1", "worker-2", "worker-3", "worker-4"} {
-		pod("node", n, "iomesh/iomesh:v1")
+		pod("node", n, oldImage)
 	}
 	return f
 }
@@ -63,6 +60,8 @@ func (f *fleet) set(node, part string, edit func(*corev1.Pod)) *fleet {
 
 func onNew(p *corev1.Pod) { p.Spec.Containers[0].Image = newImage }
 
+func onOld(p *corev1.Pod) { p.Spec.Containers[0].Image = oldImage }
+
 func (f *fleet) updated(nodes ...string) *fleet {
 	for _, n := range nodes {
 		f.set(n, "", onNew)
@@ -71,7 +70,7 @@ func (f *fleet) updated(nodes ...string) *fleet {
 }
 
 func (f *fleet) state() *report.Upgrade {
-	return report.BuildUpgrade(f.cluster, f.pods, f.data, f.dataErr, newImage)
+	return report.BuildUpgrade(f.cluster, f.pods, f.data, f.dataErr, f.target)
 }
 
 func upgradeModel(f *fleet, width, height int) *Upgrade {
@@ -138,6 +137,10 @@ func TestUpgradeScreens(t *testing.T) {
 		f.data, f.dataErr = nil, errors.New("ask the block service: none of 3 meta pods is ready")
 		return f
 	}
+	lost := func(m *Upgrade, _ *fleet) {
+		m.now = func() time.Time { return now.Add(42 * time.Second) }
+		m.Update(upgradeRead{err: errors.New("dial tcp 10.0.0.1:6443: connect: connection refused")})
+	}
 	for _, c := range []struct {
 		name          string
 		width, height int
@@ -160,10 +163,8 @@ func TestUpgradeScreens(t *testing.T) {
 			f.updated("worker-1")
 			m.Update(m.read())
 		}},
-		{"upgrade-stale-80x24", 80, 24, moving(), func(m *Upgrade, _ *fleet) {
-			m.now = func() time.Time { return now.Add(42 * time.Second) }
-			m.Update(upgradeRead{err: errors.New("dial tcp 10.0.0.1:6443: connect: connection refused")})
-		}},
+		{"upgrade-stale-80x24", 80, 24, moving(), lost},
+		{"upgrade-stale-200x60", 200, 60, moving(), lost},
 		{"upgrade-narrow-60x12", 60, 12, moving(), nil},
 		{"upgrade-too-small-40x10", 40, 10, moving(), nil},
 	} {
@@ -222,7 +223,7 @@ func TestANodeIsDoneOnlyWhenItServes(t *testing.T) {
 		{"it is still in maintenance", func(f *fleet) { f.data.Nodes[0].Mode = "maintenance" }, report.StepReturning},
 		{"the operator is not done with it", func(f *fleet) { f.cluster.Status.UpdatingNode = "worker-1" }, report.StepReturning},
 		{"its agent is old", func(f *fleet) {
-			f.set("worker-1", "node", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "iomesh/iomesh:v1" })
+			f.set("worker-1", "node", onOld)
 		}, report.StepWaiting},
 		{"its member is starting", func(f *fleet) {
 			f.set("worker-1", "meta", func(p *corev1.Pod) { p.Status.ContainerStatuses[0].Ready = false })
@@ -243,78 +244,5 @@ func TestANodeIsDoneOnlyWhenItServes(t *testing.T) {
 	f.cluster.Status.UpdatingNode = "worker-3"
 	if f.state().Complete {
 		t.Error("complete although the operator is not done")
-	}
-}
-
-// The whole program on a terminal of 80×24: keys in, a screen out, until the upgrade is done and the user leaves.
-func TestUpgradeProgram(t *testing.T) {
-	var mu sync.Mutex
-	f := newFleet()
-	paused := make(chan struct{})
-	m := NewUpgrade(t.Context(), func(context.Context) (*report.Upgrade, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		return f.state(), nil
-	}, UpgradeActions{Pause: func(context.Context) (string, error) { close(paused); return "held", nil }}, time.Now)
-	in, keys := io.Pipe()
-	out := &screenBuffer{changed: make(chan struct{}, 1)}
-	done := make(chan error, 1)
-	go func() {
-		_, err := tea.NewProgram(m, tea.WithContext(t.Context()), tea.WithInput(in), tea.WithOutput(out), tea.WithWindowSize(80, 24), tea.WithoutSignals()).Run()
-		done <- err
-	}()
-	out.await(t, "worker-3")
-	if _, err := io.WriteString(keys, "py"); err != nil {
-		t.Fatal(err)
-	}
-	<-paused
-	out.await(t, "held")
-	mu.Lock()
-	f.updated("worker-1", "worker-2", "worker-3", "worker-4")
-	mu.Unlock()
-	if _, err := io.WriteString(keys, "r"); err != nil {
-		t.Fatal(err)
-	}
-	out.await(t, "DONE")
-	if _, err := io.WriteString(keys, "q"); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil || !m.Done() {
-		t.Errorf("left with %v, done %v", err, m.Done())
-	}
-}
-
-// screenBuffer is what the program writes.
-type screenBuffer struct {
-	mu      sync.Mutex
-	b       bytes.Buffer
-	changed chan struct{}
-}
-
-func (s *screenBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
-	return s.b.Write(p)
-}
-
-// await returns when the text was written.
-func (s *screenBuffer) await(t *testing.T, text string) {
-	t.Helper()
-	for {
-		s.mu.Lock()
-		seen := ansi.Strip(s.b.String())
-		s.mu.Unlock()
-		if strings.Contains(seen, text) {
-			return
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatalf("never shown: %q\n%s", text, seen)
-		case <-s.changed:
-		}
 	}
 }

@@ -102,6 +102,9 @@ func (m *DiskMap) deviceRow(d *v1alpha1.BlockDevice) string {
 		mark = "[x]"
 	case d.Spec.Claim != nil && d.Spec.Claim.ClusterRef.UID == string(m.cluster.UID):
 		mark, state = "[=]", "in use"
+		if d.Status.State != v1alpha1.DeviceActive {
+			state = "lost"
+		}
 	case d.Status.State != v1alpha1.DeviceActive:
 		mark, state = " - ", "gone"
 	case !free(d):
@@ -141,7 +144,7 @@ func (m *DiskMap) pool() []string {
 	a := p.After
 	return []string{
 		fit(fmt.Sprintf("Pool  %d disks on %d nodes, %s raw (now %s)", a.Disks, len(a.ByNodeBytes), output.Bytes(a.RawBytes), output.Bytes(p.Before.RawBytes)), m.width),
-		fit(fmt.Sprintf("      usable %s at 2 replicas, %s at 3; %s at 2 after the loss of the largest node", output.Bytes(a.Usable2Bytes), output.Bytes(a.Usable3Bytes), output.Bytes(a.HeadroomBytes)), m.width),
+		fit(fmt.Sprintf("      usable %s at 2 replicas (%s after a node's loss), %s at 3", output.Bytes(a.Usable2Bytes), output.Bytes(a.HeadroomBytes), output.Bytes(a.Usable3Bytes)), m.width),
 	}
 }
 
