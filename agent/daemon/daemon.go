@@ -21,6 +21,7 @@ import (
 	"github.com/iomesh/iomesh/agent/inventory"
 	"github.com/iomesh/iomesh/agent/keeper"
 	"github.com/iomesh/iomesh/agent/server"
+	"github.com/iomesh/iomesh/agent/smart"
 	"github.com/iomesh/iomesh/agent/uevent"
 	"github.com/iomesh/iomesh/api/v1alpha1"
 	"github.com/iomesh/iomesh/internal/version"
@@ -61,8 +62,17 @@ func Run(ctx context.Context, o Options) error {
 	})
 	var attach atomic.Value
 	attach.Store(v1alpha1.AttachAuto)
+	kick := make(chan struct{}, 1)
+	ask := func() {
+		select {
+		case kick <- struct{}{}:
+		default:
+		}
+	}
+	disks := smart.New(smart.Device, time.Now, o.Log, ask)
 	inv := inventory.New(inventory.Options{
 		Node: o.Node, Namespace: o.Namespace, API: kube, Scanner: o.Scanner, Keeper: keep, Now: time.Now, Log: o.Log,
+		Smart:  disks,
 		Policy: eligibility.Policy{MinDiskBytes: o.MinDiskBytes, MinLoopBytes: o.MinLoopBytes},
 		Host: func(wish v1alpha1.AttachMode) v1alpha1.HostStatus {
 			mode, reason := o.Machine.Attach(wish)
@@ -82,13 +92,6 @@ func Run(ctx context.Context, o Options) error {
 		DevPath: o.Scanner.DevPath, Now: time.Now,
 	})
 
-	kick := make(chan struct{}, 1)
-	ask := func() {
-		select {
-		case kick <- struct{}{}:
-		default:
-		}
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.Serve(ctx, o.Socket) })
 	g.Go(func() error {
@@ -98,6 +101,7 @@ func Run(ctx context.Context, o Options) error {
 		return nil
 	})
 	g.Go(func() error { kube.Watch(ctx, ask); return nil })
+	g.Go(func() error { disks.Run(ctx); return nil })
 	g.Go(func() error { watchStatuses(ctx, o.DiskDir, ask); return nil })
 	if o.MetricsAddress != "" {
 		g.Go(func() error { return serveMetrics(ctx, o.MetricsAddress, inv.Snapshot) })

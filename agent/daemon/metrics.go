@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/iomesh/iomesh/agent/inventory"
+	"github.com/iomesh/iomesh/api/v1alpha1"
 )
 
 // deviceCollector reports the last round's view.
@@ -21,6 +22,10 @@ type deviceCollector struct {
 	size     *prometheus.Desc
 	scanned  *prometheus.Desc
 	failed   *prometheus.Desc
+	// Those of the original.
+	info     *prometheus.Desc
+	lifespan *prometheus.Desc
+	selfTest *prometheus.Desc
 }
 
 func newDeviceCollector(snapshot func() inventory.Snapshot) *deviceCollector {
@@ -30,6 +35,9 @@ func newDeviceCollector(snapshot func() inventory.Snapshot) *deviceCollector {
 		size:     prometheus.NewDesc("iomesh_agent_device_size_bytes", "Size of a published block device.", []string{"device", "path", "claim_state", "health"}, nil),
 		scanned:  prometheus.NewDesc("iomesh_agent_last_scan_timestamp_seconds", "When the devices were last looked at.", nil, nil),
 		failed:   prometheus.NewDesc("iomesh_agent_round_failed", "1 while the last round had an error.", nil, nil),
+		info:     prometheus.NewDesc("blockdevicemonitor_blockdevice_info", "1 for each published block device.", []string{"device", "path", "type", "drive", "model", "serial", "vendor", "health"}, nil),
+		lifespan: prometheus.NewDesc("blockdevicemonitor_smart_lifespan_percentage", "Life that a disk says it has left, in percent.", []string{"device", "path"}, nil),
+		selfTest: prometheus.NewDesc("blockdevicemonitor_smart_self_test_status", "What a disk says of itself: 1 it passes, 2 it, or its last self-test, fails.", []string{"device", "path"}, nil),
 	}
 }
 
@@ -39,6 +47,9 @@ func (c *deviceCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.size
 	ch <- c.scanned
 	ch <- c.failed
+	ch <- c.info
+	ch <- c.lifespan
+	ch <- c.selfTest
 }
 
 // Collect implements prometheus.Collector.
@@ -55,6 +66,11 @@ func (c *deviceCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		count[key{string(it.Status.ClaimState), fmt.Sprint(it.Status.Eligible)}]++
 		ch <- prometheus.MustNewConstMetric(c.size, prometheus.GaugeValue, float64(it.Device.SizeBytes), it.Name, it.Device.Path, string(it.Status.ClaimState), string(it.Status.Health))
+		k := it.Device.Key
+		ch <- prometheus.MustNewConstMetric(c.info, prometheus.GaugeValue, 1, it.Name, it.Device.Path, string(it.Device.Type), string(it.Device.Drive), k.Model, k.Serial, k.Vendor, string(it.Status.Health))
+		if s := it.Status.Smart; s != nil {
+			c.collectSmart(ch, it, s)
+		}
 	}
 	for k, n := range count {
 		ch <- prometheus.MustNewConstMetric(c.devices, prometheus.GaugeValue, float64(n), k.claim, k.eligible)
@@ -65,6 +81,19 @@ func (c *deviceCollector) Collect(ch chan<- prometheus.Metric) {
 		failed = 1
 	}
 	ch <- prometheus.MustNewConstMetric(c.failed, prometheus.GaugeValue, failed)
+}
+
+// collectSmart reports what a disk says of itself; what it does not say is left out.
+func (c *deviceCollector) collectSmart(ch chan<- prometheus.Metric, it inventory.Item, s *v1alpha1.SmartStatus) {
+	if s.LifespanPercentage != nil {
+		ch <- prometheus.MustNewConstMetric(c.lifespan, prometheus.GaugeValue, float64(*s.LifespanPercentage), it.Name, it.Device.Path)
+	}
+	switch {
+	case s.Health == v1alpha1.SmartFailed || s.SmartSelfTestStatus == v1alpha1.SmartFailed:
+		ch <- prometheus.MustNewConstMetric(c.selfTest, prometheus.GaugeValue, 2, it.Name, it.Device.Path)
+	case s.Health == v1alpha1.SmartPassed || s.SmartSelfTestStatus == v1alpha1.SmartPassed:
+		ch <- prometheus.MustNewConstMetric(c.selfTest, prometheus.GaugeValue, 1, it.Name, it.Device.Path)
+	}
 }
 
 // serveMetrics serves /metrics and /healthz until ctx ends.

@@ -60,6 +60,9 @@ func LabelValue(s string) string {
 	return strings.Trim(s, "-_.")
 }
 
+// reasonsMax bounds the reasons of an object, as its definition does.
+const reasonsMax = 32
+
 // status says of a device what the scan, the judgement and the keeper found.
 func status(id *v1alpha1.Identity, reasons []v1alpha1.Reason, res keeper.Result, wish *v1alpha1.Claim, present bool, now metav1.Time) v1alpha1.BlockDeviceStatus {
 	st := v1alpha1.BlockDeviceStatus{
@@ -83,7 +86,7 @@ func status(id *v1alpha1.Identity, reasons []v1alpha1.Reason, res keeper.Result,
 	}
 	for _, r := range reasons {
 		ownDisk := r.Code == v1alpha1.ReasonSuperblock && claim != nil && id.Superblock != nil && id.Superblock.ClusterID == claim.ClusterRef.ClusterID
-		if !ownDisk && len(st.Reasons) < 32 {
+		if !ownDisk && len(st.Reasons) < reasonsMax {
 			st.Reasons = append(st.Reasons, r)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/iomesh/iomesh/agent/blockdev"
 	"github.com/iomesh/iomesh/agent/eligibility"
 	"github.com/iomesh/iomesh/agent/keeper"
+	"github.com/iomesh/iomesh/agent/smart"
 	"github.com/iomesh/iomesh/api/v1alpha1"
 )
 
@@ -44,6 +45,12 @@ type Keeper interface {
 	Known() ([]string, error)
 }
 
+// Smart asks disks how they are, in the background.
+type Smart interface {
+	See(devices []*blockdev.Device)
+	Of(d *blockdev.Device, all []*blockdev.Device) *smart.Finding
+}
+
 // Options of an Inventory.
 type Options struct {
 	Node, Namespace string
@@ -54,8 +61,10 @@ type Options struct {
 	Policy eligibility.Policy
 	// Host describes this host for the cluster's status, given what the cluster wishes; nil to publish nothing.
 	Host func(wish v1alpha1.AttachMode) v1alpha1.HostStatus
-	Now  func() time.Time
-	Log  *slog.Logger
+	// Smart knows what disks say of themselves; nil if nobody asks them.
+	Smart Smart
+	Now   func() time.Time
+	Log   *slog.Logger
 }
 
 // Times between writes of what has not changed.
@@ -117,6 +126,9 @@ func (v *Inventory) round(ctx context.Context) ([]Item, error) {
 	if err != nil {
 		return nil, err
 	}
+	if v.opts.Smart != nil {
+		v.opts.Smart.See(devices)
+	}
 	cluster, err := v.opts.API.Cluster(ctx)
 	if err != nil {
 		return v.judgeOnly(devices), fmt.Errorf("read the cluster's wish: %w", err)
@@ -158,7 +170,11 @@ func (v *Inventory) round(ctx context.Context) ([]Item, error) {
 		}
 		item.Name = name
 		item.Reasons = pol.Evaluate(d, devices)
-		if item.Status, err = v.publish(ctx, d, name, byName[name], item.Reasons); err != nil {
+		var said *v1alpha1.SmartStatus
+		if v.opts.Smart != nil {
+			said = smartStatus(v.opts.Smart.Of(d, devices))
+		}
+		if item.Status, err = v.publish(ctx, d, name, byName[name], item.Reasons, said); err != nil {
 			errs = append(errs, fmt.Errorf("device %s (%s): %w", name, d.Path, err))
 		}
 		items = append(items, item)
@@ -211,7 +227,7 @@ func (v *Inventory) unusedName(ctx context.Context, d *blockdev.Device, pol *eli
 }
 
 // publish makes the object of a present device equal to it and carries out its claim.
-func (v *Inventory) publish(ctx context.Context, d *blockdev.Device, name string, have *v1alpha1.BlockDevice, reasons []v1alpha1.Reason) (v1alpha1.BlockDeviceStatus, error) {
+func (v *Inventory) publish(ctx context.Context, d *blockdev.Device, name string, have *v1alpha1.BlockDevice, reasons []v1alpha1.Reason, said *v1alpha1.SmartStatus) (v1alpha1.BlockDeviceStatus, error) {
 	want := object(d, name, v.opts.Namespace, v.opts.Node)
 	if have == nil || !sameSpec(have, want) {
 		applied, err := v.opts.API.ApplyDevice(ctx, want)
@@ -220,22 +236,23 @@ func (v *Inventory) publish(ctx context.Context, d *blockdev.Device, name string
 		}
 		have = applied
 	}
-	return v.carryOut(ctx, have, d, reasons)
+	return v.carryOut(ctx, have, d, reasons, said)
 }
 
 // gone is a device that has an object on this node and is not there.
 func (v *Inventory) gone(ctx context.Context, have *v1alpha1.BlockDevice) error {
-	_, err := v.carryOut(ctx, have, nil, nil)
+	_, err := v.carryOut(ctx, have, nil, nil, nil)
 	return err
 }
 
-func (v *Inventory) carryOut(ctx context.Context, have *v1alpha1.BlockDevice, d *blockdev.Device, reasons []v1alpha1.Reason) (v1alpha1.BlockDeviceStatus, error) {
+func (v *Inventory) carryOut(ctx context.Context, have *v1alpha1.BlockDevice, d *blockdev.Device, reasons []v1alpha1.Reason, said *v1alpha1.SmartStatus) (v1alpha1.BlockDeviceStatus, error) {
 	res, err := v.opts.Keeper.Reconcile(ctx, keeper.Input{
 		Name: have.Name, ObjectUID: string(have.UID), Wish: have.Spec.Claim, Acted: have.Status.Claim, DiskID: have.Status.DiskID,
 		Device: d, Blocked: eligibility.Blocking(reasons),
 	})
 	now := metav1.NewTime(v.opts.Now().UTC().Truncate(time.Second))
 	st := status(&have.Spec.Identity, reasons, res, have.Spec.Claim, d != nil, now)
+	judgeSmart(&st, said)
 	if d == nil {
 		st.LastSeen = have.Status.LastSeen
 	}
@@ -268,6 +285,9 @@ func (v *Inventory) worthWriting(have, want *v1alpha1.BlockDeviceStatus) bool {
 	}
 	a, b := have.DeepCopy(), want.DeepCopy()
 	a.LastSeen, b.LastSeen = nil, nil
+	if a.Smart != nil && b.Smart != nil {
+		a.Smart.Checked = b.Smart.Checked
+	}
 	if equality.Semantic.DeepEqual(a, b) {
 		return false
 	}

@@ -151,12 +151,60 @@ type BlockDeviceStatus struct {
 	// Usage is the chunk's view of the disk.
 	// +optional
 	Usage *DeviceUsage `json:"usage,omitempty"`
+	// Smart is what the disk says of itself, asked every six hours; absent where it says nothing.
+	// +optional
+	Smart *SmartStatus `json:"smart,omitempty"`
 	// Message is the last refusal or error about this device; empty when all is well.
 	// +optional
 	Message string `json:"message,omitempty"`
 	// LastSeen is when the agent last saw the device; refreshed at least each five minutes while it is there.
 	// +optional
 	LastSeen *metav1.Time `json:"lastSeen,omitempty"`
+}
+
+// SmartVerdict is what a disk says of itself.
+//
+// +kubebuilder:validation:Enum=Unknown;Passed;Failed
+type SmartVerdict string
+
+// Verdicts.
+const (
+	SmartUnknown SmartVerdict = "Unknown"
+	SmartPassed  SmartVerdict = "Passed"
+	SmartFailed  SmartVerdict = "Failed"
+)
+
+// SmartStatus is the health that a disk reports (S.M.A.R.T., the health log of NVMe, the log pages of SCSI). What a disk does not say is absent. A
+// partition has that of its disk.
+type SmartStatus struct {
+	// Health is the disk's verdict of itself; Failed: it expects to fail soon.
+	Health SmartVerdict `json:"health"`
+	// SmartSelfTestStatus is how its last self-test ended.
+	SmartSelfTestStatus SmartVerdict `json:"smartSelfTestStatus"`
+	// LifespanPercentage is the part of its life that is left; 0: the maker's estimate is used up.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	// +optional
+	LifespanPercentage *int32 `json:"lifespanPercentage,omitempty"`
+	// +optional
+	TemperatureCelsius *int32 `json:"temperatureCelsius,omitempty"`
+	// +optional
+	PowerOnHours *int64 `json:"powerOnHours,omitempty"`
+	// MediaErrors counts data that could not be read back (NVMe).
+	// +optional
+	MediaErrors *int64 `json:"mediaErrors,omitempty"`
+	// ReallocatedSectors counts sectors that were replaced (ATA).
+	// +optional
+	ReallocatedSectors *int64 `json:"reallocatedSectors,omitempty"`
+	// PendingSectors counts sectors that cannot be read now (ATA).
+	// +optional
+	PendingSectors *int64 `json:"pendingSectors,omitempty"`
+	// Message says why either verdict is Failed, or that the disk is too hot.
+	// +optional
+	Message string `json:"message,omitempty"`
+	// Checked is when the disk was asked.
+	// +optional
+	Checked *metav1.Time `json:"checked,omitempty"`
 }
 
 // Reason is one reason against using a device.
@@ -171,6 +219,8 @@ type Reason struct {
 const (
 	// ReasonSuperblock: the device carries a superblock of a cluster; identity.superblock says which.
 	ReasonSuperblock = "HasIOMeshSuperblock"
+	// ReasonFailing: the disk reports its own failure.
+	ReasonFailing = "Failing"
 	// ReasonClaimed: the device belongs to a cluster already.
 	ReasonClaimed = "Claimed"
 )

@@ -154,8 +154,11 @@ func (f fault) play(ctx context.Context, r *run, b *bench) (string, error) {
 			return "", err
 		}
 	}
-	err := b.healthy(ctx, 180*time.Second)
+	err := b.Client.AwaitHealthy(ctx, b.ids(), 180*time.Second)
 	insync := time.Since(healed)
+	if err == nil {
+		err = b.healthy(ctx, 180*time.Second)
+	}
 	// A request that still hangs counts too.
 	if perr := pause(ctx, time.Second); err == nil {
 		err = perr

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,6 +17,7 @@ import (
 // Client calls the control interface at whichever member answers.
 type Client struct {
 	conns []*grpc.ClientConn
+	last  atomic.Int32 // which of them answered last
 	// Volumes and Cluster are the services.
 	Volumes storagedv1.VolumesClient
 	Cluster storagedv1.ClusterClient
@@ -48,14 +50,18 @@ func (c *Client) Close() {
 // callMax bounds a call at one member.
 const callMax = 10 * time.Second
 
-// Invoke implements grpc.ClientConnInterface: each member in turn, since one may be dead or frozen. All calls are idempotent.
+// Invoke implements grpc.ClientConnInterface: each member in turn, since one may be dead or frozen, from the one that answered last on. All calls
+// are idempotent.
 func (c *Client) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	var errs []error
-	for _, cc := range c.conns {
+	first := int(c.last.Load())
+	for i := range c.conns {
+		k := (first + i) % len(c.conns)
 		cctx, cancel := context.WithTimeout(ctx, callMax)
-		err := cc.Invoke(cctx, method, args, reply, opts...)
+		err := c.conns[k].Invoke(cctx, method, args, reply, opts...)
 		cancel()
 		if err == nil {
+			c.last.Store(int32(k))
 			return nil
 		}
 		errs = append(errs, err)
