@@ -77,7 +77,7 @@ bench: ## measure against tgtd and the floor, in one run; ARGS=scale|fair|rebuil
 	hack/bench.sh $(ARGS)
 
 .PHONY: profile
-profile: ## CPU profiles of the chunks under each load of the benchmark, in build/profiles
+profile: ## profiles of the chunks (CPU, allocations, blocking, locks) under each load of the benchmark, in build/profiles
 	@mkdir -p build/profiles
 	hack/bench.sh -profile build/profiles -pairs 1 -foreign 2
 

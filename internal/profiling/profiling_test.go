@@ -38,3 +38,25 @@ func TestProfilesAreServedToTheOwnerOfTheSocket(t *testing.T) {
 		t.Errorf("%v: %.200s", err, b)
 	}
 }
+
+// A recording is on from the first request until the last one is answered.
+func TestRecordingsEndWithTheirLastRequest(t *testing.T) {
+	var changes []bool
+	enter, leave := make(chan struct{}), make(chan struct{})
+	h := recorded(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { enter <- struct{}{}; <-leave }), func(on bool) { changes = append(changes, on) })
+	done := make(chan struct{}, 2)
+	for range 2 {
+		go func() { h.ServeHTTP(nil, nil); done <- struct{}{} }()
+		<-enter
+	}
+	leave <- struct{}{}
+	<-done
+	if len(changes) != 1 || !changes[0] {
+		t.Fatalf("changes with one request left: %v", changes)
+	}
+	leave <- struct{}{}
+	<-done
+	if len(changes) != 2 || changes[1] {
+		t.Fatalf("changes in the end: %v", changes)
+	}
+}

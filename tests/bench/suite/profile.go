@@ -26,7 +26,10 @@ func (c *cluster) profileSockets() map[string]string {
 	return m
 }
 
-// profile takes CPU profiles of the subject's processes while a run lasts. The function it returns waits for them.
+// profileKinds are what is taken: CPU time, allocations, where goroutines wait, and for which locks.
+var profileKinds = []struct{ name, path string }{{"cpu", "profile"}, {"allocs", "allocs"}, {"block", "block"}, {"mutex", "mutex"}}
+
+// profile takes profiles of the subject's processes while a run lasts. The function it returns waits for them.
 func (r *Runner) profile(ctx context.Context, s Subject, w Workload) func() error {
 	p, ok := s.(profiler)
 	if !ok || r.ProfileDir == "" {
@@ -37,13 +40,15 @@ func (r *Runner) profile(ctx context.Context, s Subject, w Workload) func() erro
 	var mu sync.Mutex
 	var errs []error
 	for name, socket := range p.profileSockets() {
-		file := filepath.Join(r.ProfileDir, fmt.Sprintf("%s-%s-%d.pprof", strings.NewReplacer(" ", "", "/", "-", ",", "-").Replace(w.Name), name, r.runs))
-		wg.Go(func() {
-			err := fetch(ctx, socket, fmt.Sprintf("http://daemon/debug/pprof/profile?seconds=%d", max(1, int(r.Duration.Seconds()))), file)
-			mu.Lock()
-			errs = append(errs, err)
-			mu.Unlock()
-		})
+		for _, k := range profileKinds {
+			file := filepath.Join(r.ProfileDir, fmt.Sprintf("%s-%s-%d.%s.pprof", strings.NewReplacer(" ", "", "/", "-", ",", "-").Replace(w.Name), name, r.runs, k.name))
+			wg.Go(func() {
+				err := fetch(ctx, socket, fmt.Sprintf("http://daemon/debug/pprof/%s?seconds=%d", k.path, max(1, int(r.Duration.Seconds()))), file)
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			})
+		}
 	}
 	return func() error {
 		wg.Wait()

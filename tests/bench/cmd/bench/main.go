@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string) error {
 	only := f.String("only", "", "comparisons whose workload begins with this")
 	fio := f.String("fio", os.Getenv("FIO"), "a fio with the libiscsi engine, to measure with it as well; FIO in the environment by default")
 	out := f.String("json", "", "write the report here as JSON")
-	profiles := f.String("profile", "", "a directory for CPU profiles of the chunks, one of each run; what they cost is in the figures")
+	profiles := f.String("profile", "", "a directory for profiles of the chunks (CPU, allocations, blocking, locks), of each run; what they cost is in the figures")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
