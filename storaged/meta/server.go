@@ -109,6 +109,7 @@ func Run(ctx context.Context, o Options) error {
 	parts.Go(func() { s.mirror.run(ctx, db) })
 	parts.Go(func() { s.promote(ctx, e) })
 	parts.Go(func() { s.electionLoop(ctx, e.Server, db) })
+	parts.Go(func() { s.lonelyLoop(ctx, e.Server) })
 	parts.Go(func() { s.upkeepLoop(ctx, e, cli) })
 	s.log.Info("meta member is up", "grpc", ln.Addr().String(), "etcd", o.me().Client)
 

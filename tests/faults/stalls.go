@@ -159,6 +159,7 @@ func (f fault) play(ctx context.Context, r *run, b *bench) (string, error) {
 	if err == nil {
 		err = b.healthy(ctx, 180*time.Second)
 	}
+	whole := time.Since(healed)
 	// A request that still hangs counts too.
 	if perr := pause(ctx, time.Second); err == nil {
 		err = perr
@@ -172,7 +173,7 @@ func (f fault) play(ctx context.Context, r *run, b *bench) (string, error) {
 	worst := max(longest[0], longest[1])
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
 	s := func(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
-	r.say("  longest stall %s; in sync again %s after the end", s(worst), s(insync))
+	r.say("  longest stall %s; all copies in sync %s after the end, all parts back after %s", s(worst), s(insync), s(whole))
 	row := fmt.Sprintf("| %s | %.0f s | %s | %s | %s | %s | %s | %s |\n", f.name, f.hold.Seconds(), ms(p99[0]), ms(p99[1]), s(longest[0]), s(longest[1]), s(f.max), s(insync))
 	if worst > f.max {
 		err = errors.Join(err, fmt.Errorf("I/O stood still for %s, the bar is %s", s(worst), s(f.max)))
