@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -242,7 +244,30 @@ func endGroup(ctx context.Context, g cgroup.Group) error {
 	})
 	if err != nil {
 		pids, _ := g.Pids()
-		return fmt.Errorf("end processes %v: %w", pids, err)
+		var left []string
+		for _, pid := range pids {
+			left = append(left, describe(pid))
+		}
+		return fmt.Errorf("end processes: %s: %w", strings.Join(left, "; "), err)
 	}
 	return g.Remove(wait)
+}
+
+// describe says what a process that does not end is, and where in the kernel each of its threads is.
+func describe(pid int) string {
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	name, _ := os.ReadFile(filepath.Join(proc, "comm"))
+	text := fmt.Sprintf("%d %s", pid, strings.TrimSpace(string(name)))
+	threads, _ := filepath.Glob(filepath.Join(proc, "task", "*"))
+	for _, t := range threads {
+		var where []string
+		stack, _ := os.ReadFile(filepath.Join(t, "stack"))
+		for line := range strings.Lines(string(stack)) {
+			f := strings.Fields(line) // [<0>] name+offset/size
+			fn, _, _ := strings.Cut(f[len(f)-1], "+")
+			where = append(where, fn)
+		}
+		text += fmt.Sprintf(" (thread %s: %s)", filepath.Base(t), strings.Join(where, " < "))
+	}
+	return text
 }
