@@ -19,6 +19,7 @@ import (
 	"github.com/iomesh/iomesh/agent/host"
 	"github.com/iomesh/iomesh/agent/inventory"
 	"github.com/iomesh/iomesh/agent/preflight"
+	"github.com/iomesh/iomesh/agent/prepare"
 	agentv1 "github.com/iomesh/iomesh/api/agent/v1"
 	"github.com/iomesh/iomesh/api/v1alpha1"
 )
@@ -35,6 +36,8 @@ type Options struct {
 	// DevPath is where a device is opened from here.
 	DevPath func(*blockdev.Device) string
 	Now     func() time.Time
+	// Runner runs programs of the machine when it is prepared; nil means in the namespaces of its first process.
+	Runner prepare.Runner
 }
 
 // Server answers the calls. Safe for concurrent use.
@@ -43,10 +46,14 @@ type Server struct {
 	opts Options
 	// checking lets one examination run at a time: it measures disks.
 	checking chan struct{}
+	// preparing lets one preparation run at a time.
+	preparing chan struct{}
 }
 
 // New returns a Server.
-func New(opts Options) *Server { return &Server{opts: opts, checking: make(chan struct{}, 1)} }
+func New(opts Options) *Server {
+	return &Server{opts: opts, checking: make(chan struct{}, 1), preparing: make(chan struct{}, 1)}
+}
 
 // Serve listens on the socket, replacing one that a dead agent left, and serves until ctx ends.
 func (s *Server) Serve(ctx context.Context, socket string) error {

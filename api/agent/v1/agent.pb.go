@@ -80,6 +80,61 @@ func (Status) EnumDescriptor() ([]byte, []int) {
 	return file_agent_proto_rawDescGZIP(), []int{0}
 }
 
+type PrepareState int32
+
+const (
+	PrepareState_PREPARE_STATE_UNSPECIFIED PrepareState = 0
+	PrepareState_PREPARE_STATE_DONE        PrepareState = 1 // nothing to do, or done
+	PrepareState_PREPARE_STATE_NEEDED      PrepareState = 2 // will be changed; after a run: was not reached
+	PrepareState_PREPARE_STATE_IMPOSSIBLE  PrepareState = 3 // lacking, and not to be made good from here; evidence says why and what to do
+	PrepareState_PREPARE_STATE_FAILED      PrepareState = 4 // was tried
+)
+
+// Enum value maps for PrepareState.
+var (
+	PrepareState_name = map[int32]string{
+		0: "PREPARE_STATE_UNSPECIFIED",
+		1: "PREPARE_STATE_DONE",
+		2: "PREPARE_STATE_NEEDED",
+		3: "PREPARE_STATE_IMPOSSIBLE",
+		4: "PREPARE_STATE_FAILED",
+	}
+	PrepareState_value = map[string]int32{
+		"PREPARE_STATE_UNSPECIFIED": 0,
+		"PREPARE_STATE_DONE":        1,
+		"PREPARE_STATE_NEEDED":      2,
+		"PREPARE_STATE_IMPOSSIBLE":  3,
+		"PREPARE_STATE_FAILED":      4,
+	}
+)
+
+func (x PrepareState) Enum() *PrepareState {
+	p := new(PrepareState)
+	*p = x
+	return p
+}
+
+func (x PrepareState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PrepareState) Descriptor() protoreflect.EnumDescriptor {
+	return file_agent_proto_enumTypes[1].Descriptor()
+}
+
+func (PrepareState) Type() protoreflect.EnumType {
+	return &file_agent_proto_enumTypes[1]
+}
+
+func (x PrepareState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PrepareState.Descriptor instead.
+func (PrepareState) EnumDescriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{1}
+}
+
 type GetInfoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -716,6 +771,338 @@ func (x *Finding) GetFix() string {
 	return ""
 }
 
+type PrepareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Undo          bool                   `protobuf:"varint,1,opt,name=undo,proto3" json:"undo,omitempty"` // take back what is recorded
+	Plan          string                 `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`  // id of the plan to carry out; "" only plans
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareRequest) Reset() {
+	*x = PrepareRequest{}
+	mi := &file_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareRequest) ProtoMessage() {}
+
+func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
+func (*PrepareRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PrepareRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+func (x *PrepareRequest) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+type PrepareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Plan          string                 `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"` // id, for the request that carries it out
+	Steps         []*PrepareStep         `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
+	Recorded      bool                   `protobuf:"varint,4,opt,name=recorded,proto3" json:"recorded,omitempty"` // there is something to take back
+	Attach        string                 `protobuf:"bytes,5,opt,name=attach,proto3" json:"attach,omitempty"`      // how volumes would be attached here as the machine is now, if the cluster does not say
+	AttachReason  string                 `protobuf:"bytes,6,opt,name=attach_reason,json=attachReason,proto3" json:"attach_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareResponse) Reset() {
+	*x = PrepareResponse{}
+	mi := &file_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareResponse) ProtoMessage() {}
+
+func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
+func (*PrepareResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PrepareResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PrepareResponse) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+func (x *PrepareResponse) GetSteps() []*PrepareStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *PrepareResponse) GetRecorded() bool {
+	if x != nil {
+		return x.Recorded
+	}
+	return false
+}
+
+func (x *PrepareResponse) GetAttach() string {
+	if x != nil {
+		return x.Attach
+	}
+	return ""
+}
+
+func (x *PrepareResponse) GetAttachReason() string {
+	if x != nil {
+		return x.AttachReason
+	}
+	return ""
+}
+
+type PrepareStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // as that of the finding: iscsi-module, iscsid, multipath
+	State         PrepareState           `protobuf:"varint,2,opt,name=state,proto3,enum=iomesh.agent.v1.PrepareState" json:"state,omitempty"`
+	Evidence      string                 `protobuf:"bytes,3,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	File          *PrepareFile           `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`         // what is written or removed first
+	Commands      []*PrepareCommand      `protobuf:"bytes,5,rep,name=commands,proto3" json:"commands,omitempty"` // what is run then
+	Left          []string               `protobuf:"bytes,6,rep,name=left,proto3" json:"left,omitempty"`         // what is not put back, and why
+	Changed       bool                   `protobuf:"varint,7,opt,name=changed,proto3" json:"changed,omitempty"`  // by this call
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareStep) Reset() {
+	*x = PrepareStep{}
+	mi := &file_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareStep) ProtoMessage() {}
+
+func (x *PrepareStep) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareStep.ProtoReflect.Descriptor instead.
+func (*PrepareStep) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PrepareStep) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PrepareStep) GetState() PrepareState {
+	if x != nil {
+		return x.State
+	}
+	return PrepareState_PREPARE_STATE_UNSPECIFIED
+}
+
+func (x *PrepareStep) GetEvidence() string {
+	if x != nil {
+		return x.Evidence
+	}
+	return ""
+}
+
+func (x *PrepareStep) GetFile() *PrepareFile {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *PrepareStep) GetCommands() []*PrepareCommand {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
+func (x *PrepareStep) GetLeft() []string {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *PrepareStep) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+type PrepareFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Content       []byte                 `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"` // whole
+	Remove        bool                   `protobuf:"varint,3,opt,name=remove,proto3" json:"remove,omitempty"`  // instead
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareFile) Reset() {
+	*x = PrepareFile{}
+	mi := &file_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareFile) ProtoMessage() {}
+
+func (x *PrepareFile) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareFile.ProtoReflect.Descriptor instead.
+func (*PrepareFile) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PrepareFile) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PrepareFile) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *PrepareFile) GetRemove() bool {
+	if x != nil {
+		return x.Remove
+	}
+	return false
+}
+
+type PrepareCommand struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Arguments     []string               `protobuf:"bytes,1,rep,name=arguments,proto3" json:"arguments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareCommand) Reset() {
+	*x = PrepareCommand{}
+	mi := &file_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareCommand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareCommand) ProtoMessage() {}
+
+func (x *PrepareCommand) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareCommand.ProtoReflect.Descriptor instead.
+func (*PrepareCommand) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PrepareCommand) GetArguments() []string {
+	if x != nil {
+		return x.Arguments
+	}
+	return nil
+}
+
 var File_agent_proto protoreflect.FileDescriptor
 
 const file_agent_proto_rawDesc = "" +
@@ -771,17 +1158,48 @@ const file_agent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12/\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x17.iomesh.agent.v1.StatusR\x06status\x12\x1a\n" +
 	"\bevidence\x18\x03 \x01(\tR\bevidence\x12\x10\n" +
-	"\x03fix\x18\x04 \x01(\tR\x03fix*j\n" +
+	"\x03fix\x18\x04 \x01(\tR\x03fix\"8\n" +
+	"\x0ePrepareRequest\x12\x12\n" +
+	"\x04undo\x18\x01 \x01(\bR\x04undo\x12\x12\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\"\xc6\x01\n" +
+	"\x0fPrepareResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\x122\n" +
+	"\x05steps\x18\x03 \x03(\v2\x1c.iomesh.agent.v1.PrepareStepR\x05steps\x12\x1a\n" +
+	"\brecorded\x18\x04 \x01(\bR\brecorded\x12\x16\n" +
+	"\x06attach\x18\x05 \x01(\tR\x06attach\x12#\n" +
+	"\rattach_reason\x18\x06 \x01(\tR\fattachReason\"\x8b\x02\n" +
+	"\vPrepareStep\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x123\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1d.iomesh.agent.v1.PrepareStateR\x05state\x12\x1a\n" +
+	"\bevidence\x18\x03 \x01(\tR\bevidence\x120\n" +
+	"\x04file\x18\x04 \x01(\v2\x1c.iomesh.agent.v1.PrepareFileR\x04file\x12;\n" +
+	"\bcommands\x18\x05 \x03(\v2\x1f.iomesh.agent.v1.PrepareCommandR\bcommands\x12\x12\n" +
+	"\x04left\x18\x06 \x03(\tR\x04left\x12\x18\n" +
+	"\achanged\x18\a \x01(\bR\achanged\"S\n" +
+	"\vPrepareFile\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\x12\x16\n" +
+	"\x06remove\x18\x03 \x01(\bR\x06remove\".\n" +
+	"\x0ePrepareCommand\x12\x1c\n" +
+	"\targuments\x18\x01 \x03(\tR\targuments*j\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tSTATUS_OK\x10\x01\x12\x12\n" +
 	"\x0eSTATUS_WARNING\x10\x02\x12\x11\n" +
 	"\rSTATUS_FAILED\x10\x03\x12\x12\n" +
-	"\x0eSTATUS_UNKNOWN\x10\x042\xf7\x01\n" +
+	"\x0eSTATUS_UNKNOWN\x10\x04*\x97\x01\n" +
+	"\fPrepareState\x12\x1d\n" +
+	"\x19PREPARE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12PREPARE_STATE_DONE\x10\x01\x12\x18\n" +
+	"\x14PREPARE_STATE_NEEDED\x10\x02\x12\x1c\n" +
+	"\x18PREPARE_STATE_IMPOSSIBLE\x10\x03\x12\x18\n" +
+	"\x14PREPARE_STATE_FAILED\x10\x042\xc5\x02\n" +
 	"\x05Agent\x12L\n" +
 	"\aGetInfo\x12\x1f.iomesh.agent.v1.GetInfoRequest\x1a .iomesh.agent.v1.GetInfoResponse\x12X\n" +
 	"\vListDevices\x12#.iomesh.agent.v1.ListDevicesRequest\x1a$.iomesh.agent.v1.ListDevicesResponse\x12F\n" +
-	"\x05Check\x12\x1d.iomesh.agent.v1.CheckRequest\x1a\x1e.iomesh.agent.v1.CheckResponseB/Z-github.com/iomesh/iomesh/api/agent/v1;agentv1b\x06proto3"
+	"\x05Check\x12\x1d.iomesh.agent.v1.CheckRequest\x1a\x1e.iomesh.agent.v1.CheckResponse\x12L\n" +
+	"\aPrepare\x12\x1f.iomesh.agent.v1.PrepareRequest\x1a .iomesh.agent.v1.PrepareResponseB/Z-github.com/iomesh/iomesh/api/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_agent_proto_rawDescOnce sync.Once
@@ -795,41 +1213,53 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_agent_proto_goTypes = []any{
 	(Status)(0),                   // 0: iomesh.agent.v1.Status
-	(*GetInfoRequest)(nil),        // 1: iomesh.agent.v1.GetInfoRequest
-	(*GetInfoResponse)(nil),       // 2: iomesh.agent.v1.GetInfoResponse
-	(*ListDevicesRequest)(nil),    // 3: iomesh.agent.v1.ListDevicesRequest
-	(*ListDevicesResponse)(nil),   // 4: iomesh.agent.v1.ListDevicesResponse
-	(*Device)(nil),                // 5: iomesh.agent.v1.Device
-	(*Reason)(nil),                // 6: iomesh.agent.v1.Reason
-	(*CheckRequest)(nil),          // 7: iomesh.agent.v1.CheckRequest
-	(*CheckResponse)(nil),         // 8: iomesh.agent.v1.CheckResponse
-	(*Finding)(nil),               // 9: iomesh.agent.v1.Finding
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(PrepareState)(0),             // 1: iomesh.agent.v1.PrepareState
+	(*GetInfoRequest)(nil),        // 2: iomesh.agent.v1.GetInfoRequest
+	(*GetInfoResponse)(nil),       // 3: iomesh.agent.v1.GetInfoResponse
+	(*ListDevicesRequest)(nil),    // 4: iomesh.agent.v1.ListDevicesRequest
+	(*ListDevicesResponse)(nil),   // 5: iomesh.agent.v1.ListDevicesResponse
+	(*Device)(nil),                // 6: iomesh.agent.v1.Device
+	(*Reason)(nil),                // 7: iomesh.agent.v1.Reason
+	(*CheckRequest)(nil),          // 8: iomesh.agent.v1.CheckRequest
+	(*CheckResponse)(nil),         // 9: iomesh.agent.v1.CheckResponse
+	(*Finding)(nil),               // 10: iomesh.agent.v1.Finding
+	(*PrepareRequest)(nil),        // 11: iomesh.agent.v1.PrepareRequest
+	(*PrepareResponse)(nil),       // 12: iomesh.agent.v1.PrepareResponse
+	(*PrepareStep)(nil),           // 13: iomesh.agent.v1.PrepareStep
+	(*PrepareFile)(nil),           // 14: iomesh.agent.v1.PrepareFile
+	(*PrepareCommand)(nil),        // 15: iomesh.agent.v1.PrepareCommand
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_agent_proto_depIdxs = []int32{
-	10, // 0: iomesh.agent.v1.GetInfoResponse.now:type_name -> google.protobuf.Timestamp
-	10, // 1: iomesh.agent.v1.GetInfoResponse.started:type_name -> google.protobuf.Timestamp
-	5,  // 2: iomesh.agent.v1.ListDevicesResponse.devices:type_name -> iomesh.agent.v1.Device
-	10, // 3: iomesh.agent.v1.ListDevicesResponse.scanned:type_name -> google.protobuf.Timestamp
-	6,  // 4: iomesh.agent.v1.Device.reasons:type_name -> iomesh.agent.v1.Reason
-	9,  // 5: iomesh.agent.v1.CheckResponse.findings:type_name -> iomesh.agent.v1.Finding
-	10, // 6: iomesh.agent.v1.CheckResponse.now:type_name -> google.protobuf.Timestamp
+	16, // 0: iomesh.agent.v1.GetInfoResponse.now:type_name -> google.protobuf.Timestamp
+	16, // 1: iomesh.agent.v1.GetInfoResponse.started:type_name -> google.protobuf.Timestamp
+	6,  // 2: iomesh.agent.v1.ListDevicesResponse.devices:type_name -> iomesh.agent.v1.Device
+	16, // 3: iomesh.agent.v1.ListDevicesResponse.scanned:type_name -> google.protobuf.Timestamp
+	7,  // 4: iomesh.agent.v1.Device.reasons:type_name -> iomesh.agent.v1.Reason
+	10, // 5: iomesh.agent.v1.CheckResponse.findings:type_name -> iomesh.agent.v1.Finding
+	16, // 6: iomesh.agent.v1.CheckResponse.now:type_name -> google.protobuf.Timestamp
 	0,  // 7: iomesh.agent.v1.Finding.status:type_name -> iomesh.agent.v1.Status
-	1,  // 8: iomesh.agent.v1.Agent.GetInfo:input_type -> iomesh.agent.v1.GetInfoRequest
-	3,  // 9: iomesh.agent.v1.Agent.ListDevices:input_type -> iomesh.agent.v1.ListDevicesRequest
-	7,  // 10: iomesh.agent.v1.Agent.Check:input_type -> iomesh.agent.v1.CheckRequest
-	2,  // 11: iomesh.agent.v1.Agent.GetInfo:output_type -> iomesh.agent.v1.GetInfoResponse
-	4,  // 12: iomesh.agent.v1.Agent.ListDevices:output_type -> iomesh.agent.v1.ListDevicesResponse
-	8,  // 13: iomesh.agent.v1.Agent.Check:output_type -> iomesh.agent.v1.CheckResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	13, // 8: iomesh.agent.v1.PrepareResponse.steps:type_name -> iomesh.agent.v1.PrepareStep
+	1,  // 9: iomesh.agent.v1.PrepareStep.state:type_name -> iomesh.agent.v1.PrepareState
+	14, // 10: iomesh.agent.v1.PrepareStep.file:type_name -> iomesh.agent.v1.PrepareFile
+	15, // 11: iomesh.agent.v1.PrepareStep.commands:type_name -> iomesh.agent.v1.PrepareCommand
+	2,  // 12: iomesh.agent.v1.Agent.GetInfo:input_type -> iomesh.agent.v1.GetInfoRequest
+	4,  // 13: iomesh.agent.v1.Agent.ListDevices:input_type -> iomesh.agent.v1.ListDevicesRequest
+	8,  // 14: iomesh.agent.v1.Agent.Check:input_type -> iomesh.agent.v1.CheckRequest
+	11, // 15: iomesh.agent.v1.Agent.Prepare:input_type -> iomesh.agent.v1.PrepareRequest
+	3,  // 16: iomesh.agent.v1.Agent.GetInfo:output_type -> iomesh.agent.v1.GetInfoResponse
+	5,  // 17: iomesh.agent.v1.Agent.ListDevices:output_type -> iomesh.agent.v1.ListDevicesResponse
+	9,  // 18: iomesh.agent.v1.Agent.Check:output_type -> iomesh.agent.v1.CheckResponse
+	12, // 19: iomesh.agent.v1.Agent.Prepare:output_type -> iomesh.agent.v1.PrepareResponse
+	16, // [16:20] is the sub-list for method output_type
+	12, // [12:16] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }
@@ -842,8 +1272,8 @@ func file_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   9,
+			NumEnums:      2,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

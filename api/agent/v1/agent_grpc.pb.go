@@ -25,6 +25,7 @@ const (
 	Agent_GetInfo_FullMethodName     = "/iomesh.agent.v1.Agent/GetInfo"
 	Agent_ListDevices_FullMethodName = "/iomesh.agent.v1.Agent/ListDevices"
 	Agent_Check_FullMethodName       = "/iomesh.agent.v1.Agent/Check"
+	Agent_Prepare_FullMethodName     = "/iomesh.agent.v1.Agent/Prepare"
 )
 
 // AgentClient is the client API for Agent service.
@@ -37,6 +38,10 @@ type AgentClient interface {
 	ListDevices(ctx context.Context, in *ListDevicesRequest, opts ...grpc.CallOption) (*ListDevicesResponse, error)
 	// Check examines the machine. It changes nothing, runs to the end, and reports each check, also the good ones.
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
+	// Prepare plans what this machine lacks for the kernel's iSCSI initiator, or what taking that back would restore. Only a request that names
+	// the plan as reviewed changes anything, and then what it returns is what became of each step. One at a time: Aborted otherwise.
+	// FailedPrecondition: the machine is not as the plan said, or uses what would be taken back; nothing was changed.
+	Prepare(ctx context.Context, in *PrepareRequest, opts ...grpc.CallOption) (*PrepareResponse, error)
 }
 
 type agentClient struct {
@@ -77,6 +82,16 @@ func (c *agentClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *agentClient) Prepare(ctx context.Context, in *PrepareRequest, opts ...grpc.CallOption) (*PrepareResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PrepareResponse)
+	err := c.cc.Invoke(ctx, Agent_Prepare_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServer is the server API for Agent service.
 // All implementations must embed UnimplementedAgentServer
 // for forward compatibility.
@@ -87,6 +102,10 @@ type AgentServer interface {
 	ListDevices(context.Context, *ListDevicesRequest) (*ListDevicesResponse, error)
 	// Check examines the machine. It changes nothing, runs to the end, and reports each check, also the good ones.
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
+	// Prepare plans what this machine lacks for the kernel's iSCSI initiator, or what taking that back would restore. Only a request that names
+	// the plan as reviewed changes anything, and then what it returns is what became of each step. One at a time: Aborted otherwise.
+	// FailedPrecondition: the machine is not as the plan said, or uses what would be taken back; nothing was changed.
+	Prepare(context.Context, *PrepareRequest) (*PrepareResponse, error)
 	mustEmbedUnimplementedAgentServer()
 }
 
@@ -105,6 +124,9 @@ func (UnimplementedAgentServer) ListDevices(context.Context, *ListDevicesRequest
 }
 func (UnimplementedAgentServer) Check(context.Context, *CheckRequest) (*CheckResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Check not implemented")
+}
+func (UnimplementedAgentServer) Prepare(context.Context, *PrepareRequest) (*PrepareResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Prepare not implemented")
 }
 func (UnimplementedAgentServer) mustEmbedUnimplementedAgentServer() {}
 func (UnimplementedAgentServer) testEmbeddedByValue()               {}
@@ -181,6 +203,24 @@ func _Agent_Check_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_Prepare_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PrepareRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Prepare(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Prepare_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Prepare(ctx, req.(*PrepareRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Agent_ServiceDesc is the grpc.ServiceDesc for Agent service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -199,6 +239,10 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Check",
 			Handler:    _Agent_Check_Handler,
+		},
+		{
+			MethodName: "Prepare",
+			Handler:    _Agent_Prepare_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
