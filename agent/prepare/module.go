@@ -137,7 +137,7 @@ func (s moduleStep) do(ctx context.Context, r *run, e *entry) error {
 }
 
 func (moduleStep) lookBack(_ context.Context, r *run, e *entry) (Step, error) {
-	st := Step{State: Done, Evidence: "as it was before"}
+	st := Step{State: Done}
 	r.lookFileBack(e.File, modulesFile, &st)
 	for _, m := range moduleChain {
 		if slices.Contains(e.Modules, m) || !r.isLoaded(m) {

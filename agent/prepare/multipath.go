@@ -149,7 +149,7 @@ func (s multipathStep) do(ctx context.Context, r *run, e *entry) error {
 }
 
 func (multipathStep) lookBack(ctx context.Context, r *run, e *entry) (Step, error) {
-	st := Step{State: Done, Evidence: "as it was before"}
+	st := Step{State: Done}
 	r.lookFileBack(e.File, multipathFile, &st)
 	if r.opts.Machine.Process("multipathd") == "" {
 		return st, nil // it reads its files when it starts

@@ -229,6 +229,15 @@ func (r *run) looked(ctx context.Context, s step, undo bool) (Step, error) {
 		return st, fmt.Errorf("look at %s: %w", s.id(), err)
 	}
 	st.ID = s.id()
+	switch {
+	case !undo || st.Evidence != "":
+	case st.State == Needed:
+		st.Evidence = "was changed by an earlier preparation"
+	case len(st.Left) > 0:
+		st.Evidence = "as it was before, but for what is left alone"
+	default:
+		st.Evidence = "as it was before"
+	}
 	return st, nil
 }
 

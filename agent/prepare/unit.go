@@ -134,7 +134,7 @@ func (s iscsidStep) do(ctx context.Context, r *run, e *entry) error {
 }
 
 func (iscsidStep) lookBack(ctx context.Context, r *run, e *entry) (Step, error) {
-	st := Step{State: Done, Evidence: "as it was before"}
+	st := Step{State: Done}
 	sessions, err := r.sessions()
 	if err != nil {
 		return st, err

@@ -47,6 +47,7 @@ type world struct {
 	ctl     map[string]string // arguments to JSON
 	ctlErr  error
 	agents  map[string]*agentv1.CheckResponse // by node
+	hosts   map[string]*fakeHost              // by node, for preparation
 
 	l   *link.Link
 	dyn *dynamicfake.FakeDynamicClient
@@ -196,6 +197,7 @@ func (w *world) Run(ctx context.Context, t link.Target, argv []string, in io.Rea
 type fakeAgent struct {
 	agentv1.UnimplementedAgentServer
 	answer *agentv1.CheckResponse
+	host   *fakeHost
 }
 
 func (a *fakeAgent) GetInfo(context.Context, *agentv1.GetInfoRequest) (*agentv1.GetInfoResponse, error) {
@@ -216,7 +218,7 @@ func (w *world) agent(ctx context.Context, t link.Target, in io.Reader, out, err
 	near, far := net.Pipe()
 	defer near.Close()
 	srv := grpc.NewServer()
-	agentv1.RegisterAgentServer(srv, &fakeAgent{answer: answer})
+	agentv1.RegisterAgentServer(srv, &fakeAgent{answer: answer, host: w.hosts[w.pods[i].Spec.NodeName]})
 	go func() { _ = srv.Serve(&oneConn{conn: far, done: make(chan struct{})}) }()
 	defer srv.Stop()
 	go func() { _, _ = io.Copy(near, in) }()

@@ -10,7 +10,8 @@ import (
 )
 
 func (e *Env) nodeCommand() *cobra.Command {
-	return group("node", "Show the storage nodes, and take them out of service", e.nodeListCommand(), e.nodeMaintenanceCommand(), e.nodeDrainCommand(), e.nodeRemoveCommand())
+	return group("node", "Show the storage nodes, prepare them, and take them out of service", e.nodeListCommand(), e.nodeMaintenanceCommand(), e.nodeDrainCommand(), e.nodeRemoveCommand(),
+		e.nodePrepareCommand())
 }
 
 func (e *Env) nodeListCommand() *cobra.Command {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -89,6 +91,29 @@ func (l *Link) EachAgent(ctx context.Context, timeout time.Duration, f func(cont
 	if err != nil {
 		return nil, err
 	}
+	return l.agents(ctx, pods, timeout, f), nil
+}
+
+// AgentsOf does so for the named nodes only. A node without an agent is among the errors.
+func (l *Link) AgentsOf(ctx context.Context, nodes []string, timeout time.Duration, f func(context.Context, *Agent) error) (map[string]error, error) {
+	pods, err := l.Pods(ctx, ComponentNode)
+	if err != nil {
+		return nil, err
+	}
+	missing := map[string]error{}
+	for _, n := range nodes {
+		missing[n] = errors.New("no agent runs there; see: kubectl iomesh node list, kubectl get pods -n " + l.Namespace)
+	}
+	pods = slices.DeleteFunc(pods, func(p corev1.Pod) bool { return !slices.Contains(nodes, p.Spec.NodeName) })
+	for i := range pods {
+		delete(missing, pods[i].Spec.NodeName)
+	}
+	failed := l.agents(ctx, pods, timeout, f)
+	maps.Copy(failed, missing)
+	return failed, nil
+}
+
+func (l *Link) agents(ctx context.Context, pods []corev1.Pod, timeout time.Duration, f func(context.Context, *Agent) error) map[string]error {
 	var mu sync.Mutex
 	failed := map[string]error{}
 	var wg sync.WaitGroup
@@ -122,5 +147,5 @@ func (l *Link) EachAgent(ctx context.Context, timeout time.Duration, f func(cont
 		}()
 	}
 	wg.Wait()
-	return failed, nil
+	return failed
 }
