@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/iomesh/iomesh/api/v1alpha1"
@@ -77,10 +78,29 @@ func (e *Env) uninstallCommand() *cobra.Command {
 				return fault.Failed(err, "run it again when the cause is gone", "remove Helm release %s", name)
 			}
 		}
+		if err := removeLeases(ctx, l); err != nil {
+			return err
+		}
 		e.say("IOMesh is removed. Its kinds (CRDs) stay, because removing them would remove objects of other installations too.")
 		return nil
 	}
 	return cmd
+}
+
+// leases are those by which the controller's programs agree on who works. No chart owns them.
+var leases = []string{
+	"iomesh-operator", "com-iomesh-csi-driver", "external-attacher-leader-com-iomesh-csi-driver", "external-resizer-com-iomesh-csi-driver",
+	"external-snapshotter-leader-com-iomesh-csi-driver", "snapshot-controller-leader",
+}
+
+func removeLeases(ctx context.Context, l *link.Link) error {
+	for _, name := range leases {
+		err := l.Core.CoordinationV1().Leases(l.Namespace).Delete(ctx, name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fault.API(err, "delete Lease %s in namespace %s", name, l.Namespace)
+		}
+	}
+	return nil
 }
 
 // refuseVolumes is an error that lists the volumes, and one when it cannot be known whether there are any.

@@ -164,6 +164,16 @@ func (s *story) removeFirst() error {
 	if _, err := s.l.Show(s.ctx, "kubectl", "drain", first, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout", "3m"); err != nil {
 		return err
 	}
+	// Kubernetes takes what is attached to a node that it does not know any more for in use, for six minutes.
+	if err := s.l.Until(s.ctx, time.Minute, "no volume is attached to "+first, func(ctx context.Context) string {
+		out, err := s.l.Kubectl(ctx, "get", "volumeattachment", "-o", `jsonpath={range .items[?(@.spec.nodeName=="`+first+`")]}{.spec.source.persistentVolumeName} {end}`)
+		if err != nil {
+			return err.Error()
+		}
+		return strings.TrimSpace(out)
+	}); err != nil {
+		return err
+	}
 	if _, err := s.l.Show(s.ctx, "kubectl", "delete", "node", first); err != nil {
 		return err
 	}
@@ -220,8 +230,7 @@ func (s *story) leftovers(ctx context.Context) string {
 		return err.Error()
 	}
 	for name := range strings.FieldsSeq(out) {
-		// The namespace's own, and the leader election's, which no chart owns.
-		if !strings.Contains(name, "kube-root-ca.crt") && !strings.HasPrefix(name, "lease.") {
+		if !strings.Contains(name, "kube-root-ca.crt") { // the namespace's own
 			left = append(left, name)
 		}
 	}
@@ -234,9 +243,26 @@ func (s *story) leftovers(ctx context.Context) string {
 		return err.Error()
 	}
 	for _, n := range nodes[1:] { // the first has left
-		out, err := s.l.Cluster.Exec(ctx, n, "sh", "-c", `ls -d /var/lib/iomesh/* /run/iomesh/* 2>/dev/null; grep -E 'iomesh' /proc/self/mountinfo | grep -v '/opt/iomesh'; losetup -nO NAME,BACK-FILE | grep /run/iomesh; true`)
+		out, err := s.l.Cluster.Exec(ctx, n, "sh", "-c", `ls -d /var/lib/iomesh /run/iomesh /var/lib/kubelet/plugins_registry/*iomesh* 2>/dev/null; cut -d ' ' -f 5 /proc/self/mountinfo | grep iomesh; losetup -nO NAME,BACK-FILE | grep /run/iomesh; true`)
 		if err != nil {
 			return err.Error()
+		}
+		disks, err := s.l.Cluster.Disks(n)
+		if err != nil {
+			return err.Error()
+		}
+		for _, d := range disks {
+			if d.File == s.dead {
+				continue // nothing can be written to it
+			}
+			// What tells the disk's owner is at its ends.
+			ends, err := s.l.Cluster.Exec(ctx, n, "sh", "-c", `{ head -c 1048576 "$1"; tail -c 1048576 "$1"; } | tr -d '\0' | wc -c`, "sh", d.File)
+			if err != nil {
+				return err.Error()
+			}
+			if ends = strings.TrimSpace(ends); ends != "0" {
+				out += "\n" + d.File + " holds " + ends + " bytes at its ends"
+			}
 		}
 		if out = strings.TrimSpace(out); out != "" {
 			left = append(left, n+": "+strings.Join(strings.Fields(out), " "))

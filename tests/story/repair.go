@@ -153,6 +153,7 @@ func (s *story) deadDisk() error {
 		return fmt.Errorf("no disk of %s is in use: %v", node, list)
 	}
 	victim := list[i]
+	s.dead = victim.backing
 	s.l.Say("%s on %s (%s) dies", victim.name, node, victim.path)
 	for _, argv := range [][]string{{"truncate", "-s", "4096", victim.backing}, {"losetup", "-c", victim.path}} {
 		if out, err := s.l.Cluster.Exec(s.ctx, node, argv...); err != nil {

@@ -51,6 +51,7 @@ type story struct {
 	fs   *witness
 	blk  *witness
 	fsID string
+	dead string // the file behind the disk that died, if one has
 }
 
 // The two writers of the story.
