@@ -3,7 +3,7 @@
 set -euo pipefail
 packages=(gcc libc6-dev make git jq protobuf-compiler libprotobuf-dev libiscsi-bin qemu-utils qemu-block-extra fio
   e2fsprogs xfsprogs util-linux mount fuse3 iproute2 nftables iptables conntrack ethtool socat openssl
-  prometheus runc containernetworking-plugins busybox-static procps)
+  prometheus runc containernetworking-plugins busybox-static procps tmux)
 missing=()
 for p in "${packages[@]}"; do
   dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null | grep -qx installed || missing+=("$p")

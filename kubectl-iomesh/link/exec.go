@@ -60,18 +60,22 @@ func (r *podRunner) Run(ctx context.Context, t Target, argv []string, in io.Read
 // outputMax bounds what a command in a pod may answer.
 const outputMax = 64 << 20
 
-// limited is a buffer that refuses to grow beyond a bound.
+// limited is a buffer that refuses to grow beyond a bound. It has no ReadFrom, which copying would use instead of Write.
 type limited struct {
-	bytes.Buffer
+	buf bytes.Buffer
 	max int
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if l.Len()+len(p) > l.max {
+	if l.buf.Len()+len(p) > l.max {
 		return 0, fmt.Errorf("answer is larger than %d bytes", l.max)
 	}
-	return l.Buffer.Write(p)
+	return l.buf.Write(p)
 }
+
+func (l *limited) Len() int       { return l.buf.Len() }
+func (l *limited) Bytes() []byte  { return l.buf.Bytes() }
+func (l *limited) String() string { return l.buf.String() }
 
 // ctlProblems is the exit code of ctl for an answer that tells of problems.
 const ctlProblems = 3

@@ -29,6 +29,7 @@ type Result struct {
 // DiskMap is the model.
 type DiskMap struct {
 	screen
+	turns
 	ctx     context.Context
 	cluster *v1alpha1.IOMeshCluster
 	source  Source
@@ -65,8 +66,6 @@ type devicesRead struct {
 	err     error
 }
 
-type tick struct{}
-
 func (m *DiskMap) read() tea.Msg {
 	ctx, cancel := context.WithTimeout(m.ctx, 10*time.Second)
 	defer cancel()
@@ -84,9 +83,11 @@ func (m *DiskMap) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		m.width, m.height = msg.Width, msg.Height
 	case devicesRead:
 		m.take(msg)
-		return m, tea.Tick(refreshEvery, func(time.Time) tea.Msg { return tick{} })
+		return m, m.next(refreshEvery)
 	case tick:
-		return m, m.read
+		if m.due(msg) {
+			return m, m.read
+		}
 	case tea.KeyPressMsg:
 		return m, m.key(msg.String())
 	}

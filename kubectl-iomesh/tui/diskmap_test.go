@@ -176,3 +176,15 @@ func TestALongListScrolls(t *testing.T) {
 		t.Error("the last disk is not on the screen")
 	}
 }
+
+func TestReadingByKeyAddsNoRowOfReads(t *testing.T) {
+	m := model(t, 80, 24)
+	first := tick{m.turn}
+	m.Update(m.read()) // what r does
+	if _, cmd := m.Update(first); cmd != nil {
+		t.Error("the turn of the read before still reads")
+	}
+	if _, cmd := m.Update(tick{m.turn}); cmd == nil {
+		t.Error("the last turn does not read")
+	}
+}

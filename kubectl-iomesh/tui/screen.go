@@ -64,5 +64,15 @@ func fit(s string, width int) string {
 	return string(r[:width-1]) + "…"
 }
 
+// fitEnds is fit for errors: what was attempted stands at the beginning, the cause at the end, and an address in between.
+func fitEnds(s string, width int) string {
+	r := []rune(s)
+	if len(r) <= width || width < 4 {
+		return fit(s, width)
+	}
+	head := width / 3
+	return string(r[:head]) + "…" + string(r[len(r)-(width-head-1):])
+}
+
 // oneLine is an error for the one line that there is for it.
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

@@ -27,6 +27,7 @@ type UpgradeActions struct {
 // Upgrade is the model of the screen that follows a rolling update.
 type Upgrade struct {
 	screen
+	turns
 	ctx     context.Context
 	source  UpgradeSource
 	actions UpgradeActions
@@ -110,9 +111,11 @@ func (m *Upgrade) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		m.width, m.height = msg.Width, msg.Height
 	case upgradeRead:
 		m.take(msg)
-		return m, tea.Tick(upgradeEvery, func(time.Time) tea.Msg { return tick{} })
+		return m, m.next(upgradeEvery)
 	case tick:
-		return m, m.read
+		if m.due(msg) {
+			return m, m.read
+		}
 	case acted:
 		m.busy, m.message = "", msg.text
 		if msg.err != nil {

@@ -32,7 +32,7 @@ func (m *Upgrade) Render() string {
 		if m.stale != "" {
 			text = m.stale
 		}
-		lines = []string{bold.Render("Upgrade of IOMesh"), "", fit("  "+text, m.width)}
+		lines = []string{bold.Render("Upgrade of IOMesh"), "", fitEnds("  "+text, m.width)}
 	default:
 		lines = append(lines, m.title(), m.bar(), m.data())
 		lines = append(lines, m.task()...)
@@ -178,7 +178,7 @@ func (m *Upgrade) note() string {
 	case m.busy != "":
 		text = m.busy + " …"
 	case text == "" && m.stale != "":
-		text = m.stale
+		return warn.Render(fitEnds(m.stale, m.width))
 	case text == "" && m.at.Paused != "":
 		text = "paused: " + m.at.Paused
 	}

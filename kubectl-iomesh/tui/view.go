@@ -158,7 +158,7 @@ func (m *DiskMap) commandLine() string {
 func (m *DiskMap) note() string {
 	text := m.message
 	if text == "" && m.stale != "" {
-		text = m.stale
+		return warn.Render(fitEnds(m.stale, m.width))
 	}
 	return warn.Render(fit(text, m.width))
 }
