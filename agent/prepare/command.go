@@ -41,22 +41,22 @@ func (n namespaces) Run(ctx context.Context, argv []string) ([]byte, error) {
 		err = ctx.Err()
 	}
 	if err != nil {
-		if text := strings.Join(strings.Fields(errs.String()), " "); text != "" {
+		if text := strings.Join(strings.Fields(errs.buf.String()), " "); text != "" {
 			return nil, fmt.Errorf("%s: %w: %.400s", strings.Join(argv, " "), err, text)
 		}
 		return nil, fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
 	}
-	return out.Bytes(), nil
+	return out.buf.Bytes(), nil
 }
 
-// bounded is a buffer that refuses to grow beyond outputMax.
-type bounded struct{ bytes.Buffer }
+// bounded is a buffer that refuses to grow beyond outputMax. It has no ReadFrom, which copying would use instead of Write.
+type bounded struct{ buf bytes.Buffer }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > outputMax {
+	if b.buf.Len()+len(p) > outputMax {
 		return 0, errors.New("the output is too long")
 	}
-	return b.Buffer.Write(p)
+	return b.buf.Write(p)
 }
 
 // command is the argument list of a program of the machine; an error if it has none of that name.
