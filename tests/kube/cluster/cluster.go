@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -209,10 +210,14 @@ func (c *Cluster) Down(ctx context.Context, purge bool) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, n := range nodes {
-		errs = append(errs, n.powerOff(ctx))
+	// All at once: every node sees all loop devices, and a process of one that reads a device of another, whose FUSE server has lost the nodes it
+	// needs, ends when that other is off.
+	errs := make([]error, len(nodes))
+	var off sync.WaitGroup
+	for i, n := range nodes {
+		off.Go(func() { errs[i] = n.powerOff(ctx) })
 	}
+	off.Wait()
 	errs = append(errs, c.stopControl(ctx, r))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("take down the cluster: %w", err)
