@@ -181,7 +181,8 @@ func (w *World) rots() bool { return slices.Contains(w.cfg.Kinds, FaultRot) }
 
 // compareExtent compares the members of one set.
 func (w *World) compareExtent(v *volume, c *metadb.VolumeContent, x *metadb.Extent, stores map[block.DiskID]*store.Store) {
-	if len(x.Members) != v.vc.Replicas {
+	// A copy that was begun before the end of the faults and is not needed any more may have become a member since all was well: it leaves by itself.
+	if len(x.Members) < v.vc.Replicas {
 		w.fail("volume %s extent %d has %d members at the end", v.name, x.ID.Index, len(x.Members))
 		return
 	}
