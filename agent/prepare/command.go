@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -59,13 +60,54 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
+// programDirs is where programs are looked for, as host.Machine.Binary does.
+var programDirs = []string{"/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/opt/bin"}
+
+// program returns where the machine has a program, "" when it has not. Links are followed as the machine would: Debian's modprobe is one to
+// /bin/kmod, which the container does not have.
+func (r *run) program(name string) string {
+	for _, dir := range programDirs {
+		p := path.Join(dir, name)
+		if st, err := r.root.Lstat(r.resolve(p)); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return p
+		}
+	}
+	return ""
+}
+
+// linksMax is how many symbolic links are followed in one path, as the kernel does.
+const linksMax = 40
+
+// resolve follows the symbolic links in a path of the machine and returns what they lead to, below its root. A path that leads nowhere is
+// returned as far as it goes.
+func (r *run) resolve(p string) string {
+	done, rest, links := "", strings.Split(rel(path.Clean(p)), "/"), 0
+	for len(rest) > 0 {
+		next := path.Join(done, rest[0])
+		rest = rest[1:]
+		target, err := r.root.Readlink(next)
+		if err != nil {
+			done = next
+			continue
+		}
+		if links++; links > linksMax {
+			return next
+		}
+		if !path.IsAbs(target) {
+			target = path.Join("/", done, target) // .. of the root is the root
+		}
+		done, rest = "", append(strings.Split(rel(path.Clean(target)), "/"), rest...)
+	}
+	return done
+}
+
 // command is the argument list of a program of the machine; an error if it has none of that name.
 func (r *run) command(name string, args ...string) ([]string, error) {
-	path := r.opts.Machine.Binary(name)
-	if path == "" {
+	file := r.program(name)
+	if file == "" {
 		return nil, fmt.Errorf("the machine has no program %s", name)
 	}
-	return append([]string{path}, args...), nil
+	return append([]string{file}, args...), nil
 }
 
 // ask runs a command that changes nothing.

@@ -46,9 +46,13 @@ func newMachine(t *testing.T) *machine {
 	m.file("proc/1/root/etc/modules-load.d/other.conf", "# iscsi_tcp\nloop\n")
 	m.file("proc/1/root/etc/multipath.conf", "defaults {\n\tuser_friendly_names yes\n}\nblacklist_exceptions {\n\tdevice {\n\t\tvendor \"IOMESH\"\n\t}\n}\n")
 	m.mkdir("sys/module")
-	for _, p := range []string{"iscsiadm", "modprobe", "rmmod", "systemctl", "multipathd"} {
-		m.file("proc/1/root/usr/sbin/"+p, "")
+	for _, p := range []string{"usr/sbin/iscsiadm", "usr/sbin/systemctl", "usr/sbin/multipathd", "usr/bin/kmod-of-a-test"} {
+		m.file("proc/1/root/"+p, "")
 	}
+	// Links as Debian has them: absolute, through a directory that is a link itself, and dangling as seen from outside of the machine.
+	m.link("proc/1/root/bin", "/usr/bin")
+	m.link("proc/1/root/usr/sbin/modprobe", "/bin/kmod-of-a-test")
+	m.link("proc/1/root/usr/sbin/rmmod", "../../bin/kmod-of-a-test")
 	m.process("300", "multipathd")
 	m.inForce = m.multipathConfig()
 	return m
@@ -62,6 +66,11 @@ func (m *machine) mkdir(name string) {
 func (m *machine) file(name, content string) {
 	m.mkdir(filepath.Dir(name))
 	if err := os.WriteFile(filepath.Join(m.dir, name), []byte(content), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+}
+func (m *machine) link(name, to string) {
+	if err := os.Symlink(to, filepath.Join(m.dir, name)); err != nil {
 		m.t.Fatal(err)
 	}
 }

@@ -90,6 +90,14 @@ func TestMachinesInAllStates(t *testing.T) {
 		}, "iscsi-module", Done, "built into"},
 		{"the kernel has no such module", func(m *machine) { m.remove("proc/1/root/lib") }, "iscsi-module", Impossible, "install a kernel"},
 		{"there is no modprobe", func(m *machine) { m.remove("proc/1/root/usr/sbin/modprobe") }, "iscsi-module", Impossible, "no program modprobe"},
+		{"modprobe is a link to itself", func(m *machine) {
+			m.remove("proc/1/root/usr/sbin/modprobe")
+			m.link("proc/1/root/usr/sbin/modprobe", "modprobe")
+		}, "iscsi-module", Impossible, "no program modprobe"},
+		{"modprobe is a link out of the machine", func(m *machine) {
+			m.remove("proc/1/root/usr/sbin/modprobe")
+			m.link("proc/1/root/usr/sbin/modprobe", "../../../../../../../../../../../../../../bin/sh")
+		}, "iscsi-module", Impossible, "no program modprobe"},
 		{"the module is loaded, but not at each start", loaded, "iscsi-module", Needed, "nothing has it loaded"},
 		{"another file has it loaded", func(m *machine) { loaded(m); m.file("proc/1/root/usr/lib/modules-load.d/x.conf", "iscsi-tcp\n") }, "iscsi-module", Done, "x.conf"},
 		{"another file would, and is hidden by one in /etc", func(m *machine) {
@@ -99,9 +107,7 @@ func TestMachinesInAllStates(t *testing.T) {
 		}, "iscsi-module", Needed, ""},
 		{"a directory is where the file should be", func(m *machine) { m.mkdir("proc/1/root/etc/modules-load.d/iomesh.conf") }, "iscsi-module", Impossible, "directory"},
 		{"a link out of the machine is where the file should be", func(m *machine) {
-			if err := os.Symlink("/dev/null", filepath.Join(m.dir, "proc/1/root/etc/modules-load.d/iomesh.conf")); err != nil {
-				m.t.Fatal(err)
-			}
+			m.link("proc/1/root/etc/modules-load.d/iomesh.conf", "/dev/null")
 		}, "iscsi-module", Impossible, "symbolic link"},
 		{"open-iscsi is not installed on Debian", func(m *machine) { m.remove("proc/1/root/usr/sbin/iscsiadm") }, "iscsid", Impossible, "apt-get install open-iscsi"},
 		{"it is not installed on Rocky", func(m *machine) {

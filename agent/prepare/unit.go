@@ -61,7 +61,7 @@ func (r *run) unitState(ctx context.Context, name string) (unitState, error) {
 }
 
 func (iscsidStep) look(ctx context.Context, r *run, _ *entry) (Step, error) {
-	if r.opts.Machine.Binary("iscsiadm") == "" {
+	if r.program("iscsiadm") == "" {
 		return Step{State: Impossible, Evidence: "iscsiadm is not installed; " + r.howToInstall()}, nil
 	}
 	pid := r.opts.Machine.Process("iscsid")
