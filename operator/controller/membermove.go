@@ -13,6 +13,7 @@ import (
 	"github.com/iomesh/iomesh/api/v1alpha1"
 	"github.com/iomesh/iomesh/operator/apply"
 	"github.com/iomesh/iomesh/operator/desired"
+	"github.com/iomesh/iomesh/operator/devicemap"
 	"github.com/iomesh/iomesh/operator/placement"
 )
 
@@ -104,8 +105,31 @@ func (p *pass) mayMove(m placement.Member) string {
 	if p.cluster.Status.UpdatingNode != "" {
 		return "waiting for the update of node " + p.cluster.Status.UpdatingNode
 	}
+	if d := p.diskOnItsWayOut(m.Node); d != "" {
+		return "the disk " + d + " leaves the node first"
+	}
 	if _, err := placement.Meta(p.nodes, p.cluster.Spec.Meta.PodPolicy, rest, int32(len(p.members))); err != nil {
 		return "no other node can take it: " + err.Error()
+	}
+	return ""
+}
+
+// diskOnItsWayOut is a disk that a living node is giving back, or is to; empty: none. All chunks restart with the list of members that a move
+// changes, and a chunk that restarts while its disk is given back no longer knows that disk: the agent notices after two minutes only.
+func (p *pass) diskOnItsWayOut(node string) string {
+	if n := p.node(node); n == nil || !placement.Ready(n) {
+		return ""
+	}
+	for _, r := range p.decision.Releases {
+		if r.Node == node {
+			return r.Device
+		}
+	}
+	for i := range p.devices {
+		d := &p.devices[i]
+		if d.Spec.Node == node && d.Spec.Claim == nil && devicemap.Owns(p.cluster, d.Status.Claim) {
+			return d.Name
+		}
 	}
 	return ""
 }

@@ -147,3 +147,24 @@ func TestAMemberOfANodeThatIsGoneIsReplaced(t *testing.T) {
 	w.storage.meta[0].Healthy = false
 	w.until("a new place", func() bool { return w.memberNode(0) == "n4" })
 }
+
+func TestAMemberStaysUntilTheDisksOfItsNodeAreGivenBack(t *testing.T) {
+	w := movable(t)
+	w.addNode("n4", "10.0.0.4")
+	w.until("its disk is used", func() bool { return w.storage.disks["disk-bd-n1"] != nil })
+	c := w.get("iomesh")
+	sel := c.Spec.Chunk.DeviceMap[v1alpha1.DataStoreWithJournal]
+	sel.Exclude = []string{"bd-n1"}
+	c.Spec.Chunk.DeviceMap[v1alpha1.DataStoreWithJournal] = sel
+	w.must(w.c.Update(t.Context(), c))
+	w.leave("n1")
+	for range 8 {
+		w.turn()
+		w.pass("iomesh")
+	}
+	if s := w.get("iomesh").Status; w.memberNode(0) != "n1" || !strings.Contains(s.TaskInProcess, "bd-n1 leaves the node first") {
+		t.Fatalf("while the disk drains: on %q, task %q", w.memberNode(0), s.TaskInProcess)
+	}
+	w.storage.disks["disk-bd-n1"].State = diskDrained
+	w.until("a new place", func() bool { return w.memberNode(0) == "n4" })
+}
