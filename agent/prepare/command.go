@@ -33,7 +33,8 @@ func (n namespaces) Run(ctx context.Context, argv []string) ([]byte, error) {
 	defer cancel()
 	ns := filepath.Join(n.proc, "1/ns")
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--mount=" + ns + "/mnt", "--net=" + ns + "/net", "--"}, argv...)...)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0"}
+	// Without SysV's links of run levels: systemd does not need them, and they are not recorded.
+	cmd.Env = []string{"SYSTEMCTL_SKIP_SYSV=1", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0"}
 	cmd.WaitDelay = time.Second
 	var out, errs bounded
 	cmd.Stdout, cmd.Stderr = &out, &errs
