@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -31,7 +32,7 @@ func TestOnlyConnectionsOfThePortsAreBroken(t *testing.T) {
 	if err != nil || n != 2 {
 		t.Fatalf("%d ends broken, %v; want both of one connection", n, err)
 	}
-	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("a broken connection reads: %v", err)
 	}
 	if _, err := far.Write([]byte("x")); err != nil {

@@ -212,13 +212,13 @@ func (c *Cluster) Down(ctx context.Context, purge bool) error {
 	}
 	// All at once: every node sees all loop devices, and a process of one that reads a device of another, whose FUSE server has lost the nodes it
 	// needs, ends when that other is off.
-	errs := make([]error, len(nodes))
+	errs := make([]error, len(nodes)+1)
 	var off sync.WaitGroup
 	for i, n := range nodes {
 		off.Go(func() { errs[i] = n.powerOff(ctx) })
 	}
 	off.Wait()
-	errs = append(errs, c.stopControl(ctx, r))
+	errs[len(nodes)] = c.stopControl(ctx, r)
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("take down the cluster: %w", err)
 	}
