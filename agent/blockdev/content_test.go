@@ -34,3 +34,15 @@ func TestNaturalOrder(t *testing.T) {
 		}
 	}
 }
+
+// A volume that nobody serves at the moment keeps its readers in the kernel.
+func TestVolumesOfOursAreNotRead(t *testing.T) {
+	for _, d := range []*Device{{Type: Disk, Key: Key{Vendor: "IOMESH"}}, {Type: Partition, Key: Key{Vendor: "IOMESH", PartitionNumber: 1}}, {Type: Loop, Key: Key{BackingFile: "/run/iomesh/volumes/a/disk"}}} {
+		if wantsContent(d) {
+			t.Errorf("the content of %+v is read", d.Key)
+		}
+	}
+	if !wantsContent(&Device{Type: Loop, Key: Key{BackingFile: "/disks/a.img"}}) || !wantsContent(&Device{Type: Disk, Key: Key{Vendor: "ACME"}}) {
+		t.Error("the content of other devices is not read")
+	}
+}

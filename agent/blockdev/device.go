@@ -104,6 +104,14 @@ type Device struct {
 	ReadError string `json:"readError,omitempty"`
 }
 
+// vendorOwn is what our own LUNs say as vendor (SPC INQUIRY).
+const vendorOwn = "IOMESH"
+
+// OwnVolume reports whether the device is a volume of IOMesh that is attached to this node, or a partition of one.
+func (d *Device) OwnVolume() bool {
+	return d.Key.Vendor == vendorOwn || strings.HasPrefix(d.Key.BackingFile, "/run/iomesh/")
+}
+
 // Name is the name of the device's BlockDevice object.
 func (d *Device) Name() string { return d.Key.Name() }
 

@@ -86,8 +86,11 @@ func (s *Scanner) Scan(ctx context.Context) ([]*Device, error) {
 	return devices, nil
 }
 
-// wantsContent leaves out devices whose content does not matter.
+// wantsContent leaves out devices whose content does not matter. A volume of ours that is not served now would hold a reader for minutes.
 func wantsContent(d *Device) bool {
+	if d.OwnVolume() {
+		return false
+	}
 	switch d.Type {
 	case Memory, Optical, Network:
 		return false

@@ -48,9 +48,6 @@ type Policy struct {
 	DuplicateOf map[string]string
 }
 
-// vendorOwn is what our own LUNs say as vendor (SPC INQUIRY).
-const vendorOwn = "IOMESH"
-
 // systemPaths are mount points without which the machine or its kubelet does not live.
 var systemPaths = []string{"/", "/boot", "/boot/efi", "/efi", "/usr", "/var", "/etc", "/opt", "/home", "/tmp", "/run", "/var/lib", "/var/lib/kubelet",
 	"/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/etcd", "/var/lib/iomesh", "/var/log"}
@@ -80,7 +77,7 @@ func (p *Policy) Evaluate(d *blockdev.Device, all []*blockdev.Device) []v1alpha1
 	if path := tree.systemPath(d); path != "" {
 		rs.add(SystemDisk, "the machine's %s is on it", path)
 	}
-	if d.Key.Vendor == vendorOwn || strings.HasPrefix(d.Key.BackingFile, "/run/iomesh/") {
+	if d.OwnVolume() {
 		rs.add(OwnVolume, "it is a volume of IOMesh attached to this node")
 	}
 	p.use(&rs, d)
