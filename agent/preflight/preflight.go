@@ -86,6 +86,9 @@ func bad(needed bool) Status {
 	return Warning
 }
 
+// byUs begins the fixes that the plugin carries out (package prepare); what follows is the same by hand.
+const byUs = "kubectl iomesh node prepare NODE; by hand: "
+
 func kernel(o Options) []Finding {
 	release := o.Machine.KernelRelease()
 	major, rest, _ := strings.Cut(release, ".")
@@ -111,7 +114,7 @@ func attachModules(o Options) []Finding {
 		if !needed {
 			return one("iscsi-module", OK, evidence+", not loaded and not needed: volumes are attached in user space", "")
 		}
-		return one("iscsi-module", Failed, evidence+", but it is not loaded", "modprobe iscsi_tcp; and a line iscsi_tcp in /etc/modules-load.d/iomesh.conf")
+		return one("iscsi-module", Failed, evidence+", but it is not loaded", byUs+"modprobe iscsi_tcp; and a line iscsi_tcp in /etc/modules-load.d/iomesh.conf")
 	}
 	if !needed {
 		return one("iscsi-module", OK, evidence+"; not needed: volumes are attached in user space", "")
@@ -129,7 +132,7 @@ func iscsid(o Options) []Finding {
 	if pid := o.Machine.Process("iscsid"); pid != "" {
 		return one("iscsid", OK, "runs as process "+pid, "")
 	}
-	return one("iscsid", Failed, "no process iscsid", "systemctl enable --now iscsid (or iscsid.socket)")
+	return one("iscsid", Failed, "no process iscsid", byUs+"systemctl enable --now iscsid (or iscsid.socket)")
 }
 
 // multipath: multipathd claims every SCSI disk it may, ours included, unless it is told not to.
@@ -139,7 +142,7 @@ func multipath(o Options) []Finding {
 	}
 	needed := o.Attach == v1alpha1.AttachISCSI
 	// multipathd wants each word of a section on a line of its own; a blacklist on one line is silently without effect.
-	const fix = `printf 'blacklist {\n\tdevice {\n\t\tvendor "IOMESH"\n\t\tproduct "VOLUME"\n\t}\n}\n' >/etc/multipath/conf.d/iomesh.conf; multipathd reconfigure`
+	const fix = byUs + `printf 'blacklist {\n\tdevice {\n\t\tvendor "IOMESH"\n\t\tproduct "VOLUME"\n\t}\n}\n' >/etc/multipath/conf.d/iomesh.conf; multipathd reconfigure`
 	var texts []string
 	paths, _ := filepath.Glob(filepath.Join(o.Machine.Root("/etc/multipath/conf.d"), "*.conf"))
 	for _, p := range append([]string{o.Machine.Root("/etc/multipath.conf")}, paths...) {
