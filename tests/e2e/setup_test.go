@@ -126,13 +126,13 @@ func install(ctx context.Context, l *lab.Lab) error {
 	return err
 }
 
-// mapDisks waits until each node has a disk that can be used, and takes them all.
-func mapDisks(ctx context.Context, l *lab.Lab) error {
+// disksPublished waits until each node has a disk that can be used.
+func disksPublished(ctx context.Context, l *lab.Lab) error {
 	nodes, err := l.Cluster.Nodes()
 	if err != nil {
 		return err
 	}
-	if err := l.Until(ctx, time.Minute, "the agents have published the disks", func(ctx context.Context) string {
+	return l.Until(ctx, time.Minute, "the agents have published the disks", func(ctx context.Context) string {
 		out, err := l.Kubectl(ctx, "-n", lab.Namespace, "get", "bd", "-o", "jsonpath={range .items[?(@.status.eligible==true)]}{.metadata.name} {end}")
 		if err != nil {
 			return err.Error()
@@ -141,9 +141,14 @@ func mapDisks(ctx context.Context, l *lab.Lab) error {
 			return fmt.Sprintf("%d disks are eligible", n)
 		}
 		return ""
-	}); err != nil {
+	})
+}
+
+// mapDisks takes all disks that can be used.
+func mapDisks(ctx context.Context, l *lab.Lab) error {
+	if err := disksPublished(ctx, l); err != nil {
 		return err
 	}
-	_, err = l.Plugin(ctx, "disk", "map", "--mount-type", "dataStoreWithJournal", "--all-eligible", "--confirm", "iomesh", "--wait", "--timeout", "3m")
+	_, err := l.Plugin(ctx, "disk", "map", "--mount-type", "dataStoreWithJournal", "--all-eligible", "--confirm", "iomesh", "--wait", "--timeout", "3m")
 	return err
 }
