@@ -22,32 +22,7 @@ const podsMax = 20
 func TestFootprint(t *testing.T) {
 	const n, watch = 20, time.Minute
 	ctx, l := ready(t, 25*time.Minute)
-	must(t, l.Apply(ctx, `
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: still}
-spec:
-  serviceName: still
-  replicas: `+fmt.Sprint(n)+`
-  podManagementPolicy: Parallel
-  persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete}
-  selector: {matchLabels: {app: still}}
-  template:
-    metadata: {labels: {app: still}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: c
-        image: `+busybox+`
-        imagePullPolicy: IfNotPresent
-        command: [sh, -c, "date > /data/started && sync && exec sleep 1000000"]
-        volumeMounts: [{name: data, mountPath: /data}]
-        securityContext: {runAsUser: 0}
-        resources: {requests: {cpu: 1m, memory: 1Mi}}
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], storageClassName: iomesh-csi-driver, resources: {requests: {storage: 64Mi}}}
-`))
+	must(t, l.Apply(ctx, still("still", n, "64Mi", "")))
 	must(t, l.Until(ctx, 10*time.Minute, "all pods run", func(ctx context.Context) string {
 		ready := get(ctx, l, "statefulset", "still", "-o", "jsonpath={.status.readyReplicas}")
 		return unless(ready == fmt.Sprint(n), ready+" run")

@@ -57,33 +57,7 @@ func TestManyPodsOnOneNode(t *testing.T) {
 	ctx, l := ready(t, 25*time.Minute)
 	node := nodesOf(t, l)[0]
 	begin := time.Now()
-	must(t, l.Apply(ctx, `
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: crowd}
-spec:
-  serviceName: crowd
-  replicas: 80
-  podManagementPolicy: Parallel
-  persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete}
-  selector: {matchLabels: {app: crowd}}
-  template:
-    metadata: {labels: {app: crowd}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      nodeSelector: {kubernetes.io/hostname: `+node+`}
-      containers:
-      - name: c
-        image: `+busybox+`
-        imagePullPolicy: IfNotPresent
-        command: [sh, -c, "date > /data/started && sync && exec sleep 1000000"]
-        volumeMounts: [{name: data, mountPath: /data}]
-        securityContext: {runAsUser: 0}
-        resources: {requests: {cpu: 1m, memory: 1Mi}}
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], storageClassName: iomesh-csi-driver, resources: {requests: {storage: 32Mi}}}
-`))
+	must(t, l.Apply(ctx, still("crowd", n, "32Mi", "nodeSelector: {kubernetes.io/hostname: "+node+"}")))
 	must(t, l.Until(ctx, 12*time.Minute, "all pods run", func(ctx context.Context) string {
 		ready := get(ctx, l, "statefulset", "crowd", "-o", "jsonpath={.status.readyReplicas}")
 		return unless(ready == fmt.Sprint(n), ready+" run")
@@ -98,4 +72,35 @@ spec:
 	}))
 	l.Say("all deleted after %s", seconds(begin))
 	nothingLeft(ctx, t, l)
+}
+
+// still are pods of a StatefulSet that each mount a volume and do nothing more than write to it once. more is added to the pods' spec.
+func still(name string, replicas int, size, more string) string {
+	return `
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: ` + name + `}
+spec:
+  serviceName: ` + name + `
+  replicas: ` + fmt.Sprint(replicas) + `
+  podManagementPolicy: Parallel
+  persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete}
+  selector: {matchLabels: {app: ` + name + `}}
+  template:
+    metadata: {labels: {app: ` + name + `}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      ` + more + `
+      containers:
+      - name: c
+        image: ` + busybox + `
+        imagePullPolicy: IfNotPresent
+        command: [sh, -c, "date > /data/started && sync && exec sleep 1000000"]
+        volumeMounts: [{name: data, mountPath: /data}]
+        securityContext: {runAsUser: 0}
+        resources: {requests: {cpu: 1m, memory: 1Mi}}
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], storageClassName: iomesh-csi-driver, resources: {requests: {storage: ` + size + `}}}
+`
 }
