@@ -246,21 +246,41 @@ func (c *client) settlePending() {
 // offset of a block of the used ones, in bytes.
 func (v *volume) offset(b int) uint64 { return (v.base + uint64(b)) * block.Size }
 
+// write writes n units of a kind at an offset, each of them a register from reg on.
+//
+// A write whose connection breaks is sent again, and may then take effect twice, with what others wrote in between: the two are different writes for
+// whoever reads meanwhile. Therefore each attempt writes values of its own.
+func (c *client) write(offset uint64, unit, n int, sector func(i int) uint64, reg int) {
+	v := c.v
+	buf := make([]byte, n*unit)
+	var attempts [][]int
+	draw := func(*initiator.Request) {
+		at := make([]int, n)
+		for i := range n {
+			val := v.newValue()
+			fill(buf[i*unit:(i+1)*unit], v.tag, sector(i), val)
+			at[i] = v.begin(reg+i, val, c.name)
+		}
+		attempts = append(attempts, at)
+	}
+	draw(nil)
+	how := c.do(&initiator.Request{Op: initiator.Write, Offset: offset, Data: buf, OnRepeat: draw})
+	for k, at := range attempts {
+		for i := range n {
+			if how == done && k < len(attempts)-1 {
+				v.endedBy(reg+i, at[i], v.w.since())
+			} else {
+				c.end(how, reg+i, at[i])
+			}
+		}
+	}
+}
+
 func (c *client) writeShared() {
 	v := c.v
 	from := c.intn(sharedBlocks)
 	n := min(1+c.intn(8), sharedBlocks-from)
-	buf := make([]byte, n*block.Size)
-	at := make([]int, n)
-	for i := range n {
-		val := v.newValue()
-		fill(buf[i*block.Size:(i+1)*block.Size], v.tag, v.sector(from+i), val)
-		at[i] = v.begin(from+i, val, c.name)
-	}
-	how := c.do(&initiator.Request{Op: initiator.Write, Offset: v.offset(from), Data: buf})
-	for i := range n {
-		c.end(how, from+i, at[i])
-	}
+	c.write(v.offset(from), block.Size, n, func(i int) uint64 { return v.sector(from + i) }, from)
 }
 
 func (c *client) readShared() {
@@ -298,19 +318,8 @@ func (c *client) writeFine() {
 }
 
 func (c *client) writeSectors(from, n int) {
-	v := c.v
-	buf := make([]byte, n*sectorBytes)
-	at := make([]int, n)
-	first := v.sector(fineBlock) + uint64(from)
-	for i := range n {
-		val := v.newValue()
-		fill(buf[i*sectorBytes:(i+1)*sectorBytes], v.tag, first+uint64(i), val)
-		at[i] = v.begin(regFine+from+i, val, c.name)
-	}
-	how := c.do(&initiator.Request{Op: initiator.Write, Offset: first * sectorBytes, Data: buf})
-	for i := range n {
-		c.end(how, regFine+from+i, at[i])
-	}
+	first := c.v.sector(fineBlock) + uint64(from)
+	c.write(first*sectorBytes, sectorBytes, n, func(i int) uint64 { return first + uint64(i) }, regFine+from)
 }
 
 func (c *client) readFine() {

@@ -45,6 +45,9 @@ type Request struct {
 	LUN0 bool
 	// Done is called once, from a goroutine of the session; it must not block. It may Submit.
 	Done func(*Request)
+	// OnRepeat, if set, is called before the request is sent once more because the connection on which it was in progress was lost: what was sent
+	// may have taken effect, or may still do so until the new connection is let in. It runs with the session locked and may change Data.
+	OnRepeat func(*Request)
 	// User is for the caller.
 	User any
 

@@ -219,6 +219,9 @@ func (s *Session) requeueLocked() (lost list) {
 			lost.push(r)
 			continue
 		}
+		if r.OnRepeat != nil {
+			r.OnRepeat(r)
+		}
 		again = append(again, r)
 	}
 	// The order does not matter for correctness: overlapping writes in progress together have none.
