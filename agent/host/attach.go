@@ -32,7 +32,7 @@ func (m Machine) Proc(parts ...string) string {
 // Sys is the machine's /sys.
 func (m Machine) Sys() string { return or(m.SysDir, "/sys") }
 
-// Root is where a path of the machine itself is seen.
+// Root is where a path of the machine itself is seen. Links in it are left to the kernel; see Resolve.
 func (m Machine) Root(path string) string { return m.Proc("1", "root", path) }
 
 func exists(path string) bool {
@@ -66,7 +66,7 @@ func (m Machine) Module(name string) (ModuleState, string) {
 	}
 	release := m.KernelRelease()
 	for _, base := range []string{"/lib/modules", "/usr/lib/modules"} {
-		dir := filepath.Join(m.Root(base), release)
+		dir := m.Resolve(base + "/" + release)
 		for _, list := range []struct {
 			file  string
 			state ModuleState
@@ -100,16 +100,6 @@ func (m Machine) Process(comm string) string {
 		b, err := os.ReadFile(m.Proc(e.Name(), "comm"))
 		if err == nil && strings.TrimSpace(string(b)) == comm {
 			return e.Name()
-		}
-	}
-	return ""
-}
-
-// Binary returns where the machine has a program, "" when it has not.
-func (m Machine) Binary(name string) string {
-	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/opt/bin"} {
-		if st, err := os.Stat(m.Root(filepath.Join(dir, name))); err == nil && st.Mode()&0o111 != 0 && !st.IsDir() {
-			return filepath.Join(dir, name)
 		}
 	}
 	return ""

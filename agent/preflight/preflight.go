@@ -144,8 +144,8 @@ func multipath(o Options) []Finding {
 	// multipathd wants each word of a section on a line of its own; a blacklist on one line is silently without effect.
 	const fix = byUs + `printf 'blacklist {\n\tdevice {\n\t\tvendor "IOMESH"\n\t\tproduct "VOLUME"\n\t}\n}\n' >/etc/multipath/conf.d/iomesh.conf; multipathd reconfigure`
 	var texts []string
-	paths, _ := filepath.Glob(filepath.Join(o.Machine.Root("/etc/multipath/conf.d"), "*.conf"))
-	for _, p := range append([]string{o.Machine.Root("/etc/multipath.conf")}, paths...) {
+	paths, _ := filepath.Glob(filepath.Join(o.Machine.Resolve("/etc/multipath/conf.d"), "*.conf"))
+	for _, p := range append([]string{o.Machine.Resolve("/etc/multipath.conf")}, paths...) {
 		if b, err := os.ReadFile(p); err == nil {
 			texts = append(texts, string(b))
 		}

@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/iomesh/iomesh/agent/host"
 )
 
 // Runner runs a program of the machine in the machine's own namespaces. The first argument is the program's absolute path there. It returns
@@ -61,46 +62,8 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
-// programDirs is where programs are looked for, as host.Machine.Binary does.
-var programDirs = []string{"/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/opt/bin"}
-
-// program returns where the machine has a program, "" when it has not. Links are followed as the machine would: Debian's modprobe is one to
-// /bin/kmod, which the container does not have.
-func (r *run) program(name string) string {
-	for _, dir := range programDirs {
-		p := path.Join(dir, name)
-		if st, err := r.root.Lstat(r.resolve(p)); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
-			return p
-		}
-	}
-	return ""
-}
-
-// linksMax is how many symbolic links are followed in one path, as the kernel does.
-const linksMax = 40
-
-// resolve follows the symbolic links in a path of the machine and returns what they lead to, below its root. A path that leads nowhere is
-// returned as far as it goes.
-func (r *run) resolve(p string) string {
-	done, rest, links := "", strings.Split(rel(path.Clean(p)), "/"), 0
-	for len(rest) > 0 {
-		next := path.Join(done, rest[0])
-		rest = rest[1:]
-		target, err := r.root.Readlink(next)
-		if err != nil {
-			done = next
-			continue
-		}
-		if links++; links > linksMax {
-			return next
-		}
-		if !path.IsAbs(target) {
-			target = path.Join("/", done, target) // .. of the root is the root
-		}
-		done, rest = "", append(strings.Split(rel(path.Clean(target)), "/"), rest...)
-	}
-	return done
-}
+// program returns where the machine has a program, "" when it has not.
+func (r *run) program(name string) string { return host.Program(r.root, name) }
 
 // command is the argument list of a program of the machine; an error if it has none of that name.
 func (r *run) command(name string, args ...string) ([]string, error) {
