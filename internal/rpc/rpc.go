@@ -17,6 +17,23 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
+// Windows of flow control: what one side may send before the other says that it has taken it. They are fixed, because gRPC's own estimate of what a
+// line can carry pings the other side for every burst of data; two messages and two wake-ups more for each heartbeat.
+const (
+	streamWindow     = 1 << 20
+	connectionWindow = 4 << 20
+)
+
+// DialOptions are what the client's side of every gRPC connection has.
+func DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(connectionWindow)}
+}
+
+// ServerOptions are what every gRPC server has.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow)}
+}
+
 // Silence is how long data may go unacknowledged before a connection ends.
 const Silence = 2 * time.Second
 
@@ -41,12 +58,12 @@ func Connect(address string, o Options) (*grpc.ClientConn, error) {
 	if o.Dial == nil {
 		o.Dial = Dial
 	}
-	cc, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(o.Credentials), grpc.WithContextDialer(o.Dial),
+	cc, err := grpc.NewClient("passthrough:///"+address, append(DialOptions(), grpc.WithTransportCredentials(o.Credentials), grpc.WithContextDialer(o.Dial),
 		// A part that restarts is back within a second: ask often.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: o.MaxDelay},
 			MinConnectTimeout: time.Second,
-		}))
+		}))...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", address, err)
 	}

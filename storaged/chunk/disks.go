@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/iomesh/iomesh/internal/beat"
 	"github.com/iomesh/iomesh/internal/diskdir"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/store"
@@ -117,7 +118,7 @@ const (
 
 // run follows the directory until ctx ends, then closes all stores.
 func (d *disks) run(ctx context.Context) {
-	t := time.NewTicker(rescan)
+	t := beat.Every(rescan)
 	defer t.Stop()
 	for {
 		d.sync(ctx)

@@ -34,8 +34,11 @@ func newLeases(s *Server) *leases {
 // due notes when the machine wants its next tick. x.mu is held.
 func (x *leases) due() {
 	next := int64(x.l.Next())
-	if before := x.next.Swap(next); next < before {
+	switch before := x.next.Swap(next); {
+	case next < before:
 		x.s.ticker.poke()
+	case next > before:
+		x.s.ticker.beats() // heartbeats have been sent
 	}
 }
 

@@ -33,6 +33,13 @@ type metaLink struct {
 	incarnation uint64
 }
 
+// A heartbeat to the meta leader goes out with those to other chunks, so that all of them cost one wake-up: when the last was heartbeatMin ago, and by
+// itself after heartbeatMax.
+const (
+	heartbeatMin = timeouts.Heartbeat * 3 / 4
+	heartbeatMax = timeouts.Heartbeat * 9 / 8
+)
+
 // errRestored: the metadata was restored from a backup. What this process knows of its number and its volumes is of another history, so it has to
 // start again.
 var errRestored = errors.New("the metadata was restored from a backup; starting again")
@@ -208,22 +215,30 @@ func (l *metaLink) stream(ctx context.Context, addr string) error {
 			watchdog.Reset(timeouts.OwnerDead)
 		}
 	})
-	t := time.NewTicker(timeouts.Heartbeat)
+	t := time.NewTimer(0)
 	defer t.Stop()
 	r := newReporter(l.s)
 	for n := 0; ; n++ {
 		if err := st.Send(r.report(n%fullEvery == 0)); err != nil {
 			return <-recv
 		}
-		select {
-		case err := <-recv:
-			return err
-		case <-t.C:
-		case <-l.s.peers.changed: // who cannot be reached any more decides on failover
-			n--
-		case <-ctx.Done():
-			_ = st.CloseSend()
-			return nil
+		sent := l.s.now()
+		t.Reset(heartbeatMax)
+		for due := false; !due; {
+			select {
+			case err := <-recv:
+				return err
+			case <-t.C:
+				due = true
+			case <-l.s.ticker.beat:
+				due = l.s.now().Sub(sent) >= heartbeatMin
+			case <-l.s.peers.changed: // who cannot be reached any more decides on failover
+				due = true
+				n--
+			case <-ctx.Done():
+				_ = st.CloseSend()
+				return nil
+			}
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/internal/rpc"
 	"github.com/iomesh/iomesh/internal/version"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/metadb"
@@ -170,7 +171,7 @@ func Run(ctx context.Context, o Options) error {
 			}
 		})
 	}
-	gs := grpc.NewServer(grpc.Creds(src.ServerCredentials(mtls.RoleMeta, mtls.RoleController, mtls.RoleAdmin, mtls.RoleChunk)))
+	gs := grpc.NewServer(append(rpc.ServerOptions(), grpc.Creds(src.ServerCredentials(mtls.RoleMeta, mtls.RoleController, mtls.RoleAdmin, mtls.RoleChunk)))...)
 	storagedv1.RegisterChunkControlServer(gs, &controlServer{s: s})
 
 	// Disks first: their fences must be known before anything is answered (I3).

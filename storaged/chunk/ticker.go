@@ -11,17 +11,28 @@ import (
 // volumes are quiet sleeps from one heartbeat to the next.
 type ticker struct {
 	wake chan struct{} // capacity 1: something is due sooner than was thought
+	beat chan struct{} // capacity 1: heartbeats went out to other chunks, with which that to the meta leader can go
 }
 
 // lookMax bounds the sleep, for what has no deadline of its own: scrubs that become due.
 const lookMax = 5 * time.Second
 
-func newTicker() *ticker { return &ticker{wake: make(chan struct{}, 1)} }
+func newTicker() *ticker {
+	return &ticker{wake: make(chan struct{}, 1), beat: make(chan struct{}, 1)}
+}
 
 // poke says that the next tick may have to come sooner. It never blocks.
 func (t *ticker) poke() {
 	select {
 	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// beats says that heartbeats went out. It never blocks.
+func (t *ticker) beats() {
+	select {
+	case t.beat <- struct{}{}:
 	default:
 	}
 }

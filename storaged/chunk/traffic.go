@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/iomesh/iomesh/internal/beat"
 )
 
 // The original's metrics are rates, computed by the server. Counters with Prometheus' rate() say more; these stay for the dashboards and
@@ -45,7 +47,7 @@ func (r *ring) over(n int) (sample, float64) {
 
 // sampleLoop notes the counters until ctx ends.
 func (s *Server) sampleLoop(ctx context.Context) {
-	t := time.NewTicker(sampleEvery)
+	t := beat.Every(sampleEvery)
 	defer t.Stop()
 	for {
 		select {

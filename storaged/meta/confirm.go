@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/beat"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
@@ -114,13 +115,14 @@ func (c *census) missingText(s *state) string {
 
 // confirmLoop lets volumes serve again after the metadata was restored from a backup.
 func (l *leader) confirmLoop() {
-	tick := time.NewTicker(confirmTick)
+	tick := beat.Every(confirmTick)
 	defer tick.Stop()
 	for {
 		select {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 		var waiting []metadb.Volume
 		l.view(func(s *state) {

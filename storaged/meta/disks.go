@@ -5,6 +5,7 @@ import (
 	"time"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/beat"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
@@ -22,13 +23,14 @@ const diskTick = time.Second
 
 // diskLoop records the disks that chunks report.
 func (l *leader) diskLoop() {
-	tick := time.NewTicker(diskTick)
+	tick := beat.Every(diskTick)
 	defer tick.Stop()
 	for {
 		select {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 		var chunks []block.ChunkID
 		l.view(func(s *state) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/iomesh/iomesh/internal/beat"
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
 
@@ -15,7 +16,7 @@ const electionPoll = time.Second
 // harmless: the later term wins the key, and every mutation is guarded by it.
 func (s *server) electionLoop(ctx context.Context, raft Raft, db *metadb.DB) {
 	me := raft.MemberID()
-	tick := time.NewTicker(electionPoll)
+	tick := beat.Every(electionPoll)
 	defer tick.Stop()
 	var end func() // ends the leadership and waits for it
 	var term uint64
@@ -44,6 +45,7 @@ func (s *server) electionLoop(ctx context.Context, raft Raft, db *metadb.DB) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		case <-raft.LeaderChangedNotify():
 		}
 	}

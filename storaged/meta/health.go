@@ -6,6 +6,7 @@ import (
 	"time"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/beat"
 )
 
 const healthTick = 2 * time.Second
@@ -19,7 +20,7 @@ type memberHealth struct {
 
 // healthLoop asks the other members how they are.
 func (l *leader) healthLoop() {
-	tick := time.NewTicker(healthTick)
+	tick := beat.Every(healthTick)
 	defer tick.Stop()
 	silent := map[string]bool{}
 	for {
@@ -42,6 +43,7 @@ func (l *leader) healthLoop() {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 	}
 }

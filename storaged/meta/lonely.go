@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/iomesh/iomesh/internal/beat"
 )
 
 // lonelyTick is how often a member looks whether it has a leader. Twice without one it makes its connections to the other members anew.
@@ -30,7 +32,7 @@ func (s *server) lonelyLoop(ctx context.Context, raft Raft) {
 	if len(s.opts.Members) < 2 || len(ports) == 0 {
 		return
 	}
-	tick := time.NewTicker(lonelyTick)
+	tick := beat.Every(lonelyTick)
 	defer tick.Stop()
 	alone := 0
 	for {
@@ -38,6 +40,7 @@ func (s *server) lonelyLoop(ctx context.Context, raft Raft) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 		if raft.Leader() != 0 {
 			alone = 0

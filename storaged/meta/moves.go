@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/beat"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
@@ -80,7 +81,7 @@ func (b *moveBook) end(id block.VolumeID, failed bool, now time.Time) {
 
 // moveLoop moves volumes next to the initiator of their exclusive grant, and off nodes in maintenance.
 func (l *leader) moveLoop() {
-	tick := time.NewTicker(moveTick)
+	tick := beat.Every(moveTick)
 	defer tick.Stop()
 	var moves sync.WaitGroup
 	defer moves.Wait()
@@ -89,6 +90,7 @@ func (l *leader) moveLoop() {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 		type job struct {
 			v  metadb.Volume

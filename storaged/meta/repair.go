@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/beat"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
@@ -165,13 +166,14 @@ type stuckState struct {
 
 // repairLoop keeps every extent at its replica factor.
 func (l *leader) repairLoop() {
-	tick := time.NewTicker(repairTick)
+	tick := beat.Every(repairTick)
 	defer tick.Stop()
 	for {
 		select {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 			l.repairOnce(l.ctx)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
 	"github.com/iomesh/iomesh/internal/metrics"
 	"github.com/iomesh/iomesh/internal/mtls"
+	"github.com/iomesh/iomesh/internal/rpc"
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
 
@@ -130,14 +131,15 @@ func (s *server) grpcServer() *grpc.Server {
 	if s.tls != nil {
 		creds = s.tls.ServerCredentials(mtls.Roles()...)
 	}
-	gs := grpc.NewServer(
+	gs := grpc.NewServer(append(rpc.ServerOptions(),
 		grpc.Creds(creds),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(16<<20),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Second, Timeout: 5 * time.Second}),
-	)
+		// Connections without traffic are few, but each ping wakes both sides; chunks have their heartbeats.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
+	)...)
 	storagedv1.RegisterVolumesServer(gs, &volumesService{s: s})
 	storagedv1.RegisterClusterServer(gs, &clusterService{s: s})
 	storagedv1.RegisterMembershipServer(gs, &membershipService{s: s})

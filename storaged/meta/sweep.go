@@ -10,6 +10,7 @@ import (
 	"time"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/beat"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/metadb"
 )
@@ -56,13 +57,14 @@ type orphanKey struct {
 // sweepLoop finishes what calls have left, and collects garbage. Everything is driven by records, so that it goes on
 // after any interruption, also by another leader.
 func (l *leader) sweepLoop() {
-	tick := time.NewTicker(sweepTick)
+	tick := beat.Every(sweepTick)
 	defer tick.Stop()
 	for {
 		select {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
+			tick.Next()
 		}
 		for _, part := range []struct {
 			what string

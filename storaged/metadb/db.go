@@ -11,6 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"github.com/iomesh/iomesh/internal/rpc"
 	"github.com/iomesh/iomesh/storaged/block"
 )
 
@@ -56,6 +57,7 @@ func Open(o Options) (*DB, error) {
 	cli, err := clientv3.New(clientv3.Config{
 		Endpoints: o.Endpoints, TLS: o.TLS, Logger: zap.NewNop(), DialTimeout: 2 * time.Second,
 		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second, PermitWithoutStream: true,
+		DialOptions: rpc.DialOptions(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open metadata at %v: %w", o.Endpoints, err)

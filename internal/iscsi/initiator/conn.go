@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/iomesh/iomesh/internal/beat"
 	"github.com/iomesh/iomesh/internal/iscsi/login"
 	"github.com/iomesh/iomesh/internal/iscsi/pdu"
 	"github.com/iomesh/iomesh/internal/scsi"
@@ -113,20 +114,26 @@ func (c *conn) stopWriter() {
 }
 
 // idlePings is how many times longer a target may be silent before it is pinged while nothing is asked of it. A frozen one is then noticed as soon
-// as it matters: the first request finds the silence long enough for a ping at once.
+// as it matters: the first request finds the silence long enough for a ping at once. Idle sessions ping all at the same time, at the multiples of this
+// interval, so that many of them wake an initiator, and a target, once and not once each.
 const idlePings = 5
 
 // watch pings a silent target, and gives the connection up when it does not answer.
 func (c *conn) watch(end <-chan struct{}) error {
-	tick := time.NewTicker(c.s.opt.NOPInterval / 4)
-	defer tick.Stop()
+	every, idle := c.s.opt.NOPInterval/4, idlePings*c.s.opt.NOPInterval
 	seen, seenAt := c.received.Load(), time.Now()
+	slot := seenAt.Truncate(idle) // of the last look
+	tick := beat.Every(every)
+	defer tick.Stop()
 	var pinged time.Time
 	for {
 		select {
 		case <-end:
 			return nil
 		case now := <-tick.C:
+			tick.Next()
+			before := slot
+			slot = now.Truncate(idle)
 			if n := c.received.Load(); n != seen {
 				seen, seenAt, pinged = n, now, time.Time{}
 				continue
@@ -137,7 +144,7 @@ func (c *conn) watch(end <-chan struct{}) error {
 				return fmt.Errorf("portal %s has been silent for %s", c.address, silent.Round(time.Millisecond))
 			case silent >= c.s.opt.NOPInterval && pinged.IsZero():
 				c.s.mu.Lock()
-				if c.s.busyLocked() || silent >= idlePings*c.s.opt.NOPInterval {
+				if c.s.busyLocked() || !slot.Equal(before) || silent >= 2*idle {
 					pinged = now
 					c.ping = true
 					c.wakeLocked()
