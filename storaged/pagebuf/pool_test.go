@@ -59,3 +59,32 @@ func TestAbandonedBuffersAreNeverLentAgain(t *testing.T) {
 		t.Fatal("lent again")
 	}
 }
+
+func TestLargeBuffersOfASlabDoNotOverlap(t *testing.T) {
+	var p Pool
+	seen := map[*byte]bool{}
+	for _, n := range []int{slabMin, 1 << 20, MaxSize} {
+		var lent []*Buf
+		for i := range 20 {
+			b := p.Get(n)
+			if len(b.B) != n || cap(b.B) != n || seen[&b.B[0]] || !IsAligned(b.B) {
+				t.Fatalf("buffer %d of %d bytes: length %d, capacity %d, lent before %v", i, n, len(b.B), cap(b.B), seen[&b.B[0]])
+			}
+			seen[&b.B[0]] = true
+			b.B[0], b.B[n-1] = byte(i), byte(i)
+			lent = append(lent, b)
+		}
+		for i, b := range lent {
+			if b.B[0] != byte(i) || b.B[n-1] != byte(i) {
+				t.Errorf("buffer %d of %d bytes was written through another", i, n)
+			}
+			b.Release()
+		}
+	}
+	if p.Used() != 0 {
+		t.Errorf("%d bytes still counted as lent", p.Used())
+	}
+	if got := p.free.Load(); got < 0 || got > 64<<20 {
+		t.Errorf("%d bytes counted as free", got)
+	}
+}

@@ -258,7 +258,8 @@ func (s *Store) gather(work []item) int {
 	b := &s.batch
 	for i, it := range work {
 		if it.c != nil {
-			if len(b.items) > 0 && b.headNeed+it.c.headNeed > batchHeadMax {
+			if len(b.items) > 0 && (b.headNeed+it.c.headNeed > batchHeadMax || b.large()) {
+				// Behind a large write it waits for the next batch: what it deletes must not decide whether this one is torn.
 				return i
 			}
 			b.headNeed += it.c.headNeed
@@ -466,15 +467,8 @@ func (s *Store) writeBatch() error {
 	clear(p[at : int(b.headLen)*slotBytes])
 	h.encode(p[:at])
 	t := time.Now()
-	mark := s.io.begin(ioJournal)
-	write := s.jdisk.WriteDurable
-	if s.opts.planted == bugAckEarly {
-		write = s.jdisk.WriteAt
-	}
-	err := write(p, s.geo.journalOff+int64(h.pos)*slotBytes)
-	s.io.end(mark)
-	if err != nil {
-		return s.fail(fmt.Errorf("journal: %w", err))
+	if err := s.makeDurable(p, s.geo.journalOff+int64(h.pos)*slotBytes); err != nil {
+		return s.fail(err)
 	}
 	took := time.Since(t)
 	average(&s.n.journalNanos, took)
@@ -493,6 +487,38 @@ func (s *Store) writeBatch() error {
 		s.poke()
 	}
 	return nil
+}
+
+// makeDurable writes the batch p, and returns when it is durable with the data of the large writes in it. One flush does for both: until it is
+// done nothing of the batch is acknowledged and no other follows, and a batch whose data did not all arrive is recognized at replay (tornUnits).
+func (s *Store) makeDurable(p []byte, off int64) error {
+	large := s.batch.large() && s.opts.planted != bugAckLargeEarly
+	write := s.jdisk.WriteDurable
+	if large && s.jdisk == s.disk || s.opts.planted == bugAckEarly {
+		write = s.jdisk.WriteAt
+	}
+	mark := s.io.begin(ioJournal)
+	err := write(p, off)
+	s.io.end(mark)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if large {
+		mark = s.io.begin(ioFlush)
+		err = s.disk.Flush()
+		s.io.end(mark)
+	}
+	return err
+}
+
+// large reports whether the batch has writes whose data are in units.
+func (b *batch) large() bool {
+	for _, it := range b.items {
+		if it.ready && it.w.q.units > 0 && it.w.Err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // finish sets the outcome of an item that failed.

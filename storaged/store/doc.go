@@ -8,7 +8,7 @@
 // # What is durable when
 //
 // A write is told complete when the journal batch with it has been written with O_DSYNC; a large write (whole units of 64 KiB)
-// when first its data and then the batch that points to it are durable. The same holds for every call that changes something
+// when its data have been written to their units, then the batch that points to them, and one flush has made both durable. The same holds for every call that changes something
 // and returns, except SetWatermark, whose value rides along with the next batch. After a failed write or flush the disk is
 // fenced for good (I7): everything submitted fails with ErrFenced, reads go on.
 //
@@ -97,7 +97,8 @@
 // checkpoint.
 //
 // Only one batch is with the disk at a time. So a batch that does not verify is the torn tail if no good batch with a higher
-// number lies behind it, and damage otherwise. Damage in data makes just those blocks bad. Damage in a header makes the replicas
+// number lies behind it, and damage otherwise. To verify the last batch means to look at the data of its large writes too, which
+// its flush may not have reached; a tail torn there is overwritten, so that it does not verify later. Damage in data makes just those blocks bad. Damage in a header makes the replicas
 // suspect that the next batch says it had changed: they must leave their sets and be compared from stamp 0 (Suspect; SetJoin ends
 // it). A last batch that was durable and rots before the next Open looks like a torn tail; the replica's highest stamp is then
 // lower than the watermark others know, which I6 takes for stale.

@@ -113,8 +113,7 @@ func (s *Store) endLarge(w *Write) {
 	s.qmu.Unlock()
 }
 
-// dataLoop writes data of large writes and hands them to the committer when it is durable: only then may the journal
-// point to it.
+// dataLoop writes data of large writes and hands them to the committer, which makes it durable together with the batch that points to it.
 func (s *Store) dataLoop() {
 	defer s.wg.Done()
 	for {
@@ -140,11 +139,7 @@ func (s *Store) writeUnits(w *Write) error {
 	for _, r := range w.q.runs {
 		n := int(r.count) * block.UnitSizeBytes
 		mark := s.io.begin(ioWrite)
-		write := s.disk.WriteDurable
-		if s.opts.planted == bugEarlyJournal {
-			write = s.disk.WriteAt
-		}
-		err := write(data[:n], s.geo.blockOff(uint64(r.start)*block.UnitBlocks))
+		err := s.disk.WriteAt(data[:n], s.geo.blockOff(uint64(r.start)*block.UnitBlocks))
 		s.io.end(mark)
 		if err != nil {
 			return s.fail(err)

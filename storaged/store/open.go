@@ -243,7 +243,10 @@ func (s *Store) recover() error {
 	if err := s.loadCheckpoint(rt); err != nil {
 		return err
 	}
-	return s.replay(rt)
+	if err := s.replay(rt); err != nil {
+		return err
+	}
+	return s.dropTail()
 }
 
 // loadCheckpoint builds the tables from the tree under a root.

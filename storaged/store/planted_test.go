@@ -34,14 +34,15 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]func(func(string, ...any)){
-		"acknowledged before the flush":           cuts(bugAckEarly),
-		"root written before the tree is flushed": cuts(bugRootFirst),
-		"space reused before the checkpoint":      cuts(bugReuseEarly),
-		"fences not written":                      cuts(bugForgetFence),
-		"journalled before the data is durable":   cuts(bugEarlyJournal),
-		"bad journal record taken for the tail":   recorded(func(t testing.TB) { damagedBatch(t, bugBadIsTail) }),
-		"checksum without seed":                   recorded(func(t testing.TB) { checksumsSeeded(t, bugNoSeed) }),
-		"a late write with an older stamp wins":   recorded(func(t testing.TB) { lateWrite(t, bugStaleWrite) }),
+		"acknowledged before the flush":                 cuts(bugAckEarly),
+		"root written before the tree is flushed":       cuts(bugRootFirst),
+		"space reused before the checkpoint":            cuts(bugReuseEarly),
+		"fences not written":                            cuts(bugForgetFence),
+		"large write acknowledged before it is durable": cuts(bugAckLargeEarly),
+		"last batch believed without its data":          cuts(bugTornUnits),
+		"bad journal record taken for the tail":         recorded(func(t testing.TB) { damagedBatch(t, bugBadIsTail) }),
+		"checksum without seed":                         recorded(func(t testing.TB) { checksumsSeeded(t, bugNoSeed) }),
+		"a late write with an older stamp wins":         recorded(func(t testing.TB) { lateWrite(t, bugStaleWrite) }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

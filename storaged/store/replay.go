@@ -145,6 +145,17 @@ func (s *Store) laterBatch(r *ringReader, at, seq uint64) (uint64, batchHeader, 
 	return 0, batchHeader{}, false, nil
 }
 
+// isLast reports whether no batch follows h at abs. It leaves the reader elsewhere.
+func (s *Store) isLast(r *ringReader, abs uint64, h batchHeader) (bool, error) {
+	next := abs + uint64(h.blocks())
+	_, _, ok, err := s.nextBatch(r, &next, h.seq+1)
+	if ok || err != nil {
+		return false, err
+	}
+	_, _, ok, err = s.laterBatch(&ringReader{s: s, buf: vdisk.Aligned(1 << 20)}, next, h.seq)
+	return !ok, err
+}
+
 // lostBatches notes that the batches from seq up to the good one h at abs are damaged. The good one tells which replicas the
 // batch before it changed; of any others that are lost, nothing is known.
 func (s *Store) lostBatches(r *ringReader, seq, abs uint64, h batchHeader) error {
@@ -180,7 +191,7 @@ func (s *Store) suspect(r *replica) {
 	r.suspect, r.watermark = true, 0
 }
 
-// replayBatch applies one batch. False if it is the torn tail: its data does not verify and nothing follows.
+// replayBatch applies one batch. False if it is the torn tail: its data, in the journal or in units, does not verify and nothing follows.
 func (s *Store) replayBatch(r *ringReader, at uint64, h batchHeader, head []byte) (bool, error) {
 	n := batchHeaderBytes
 	if h.prevCount != prevAll {
@@ -212,6 +223,17 @@ func (s *Store) replayBatch(r *ringReader, at uint64, h batchHeader, head []byte
 		s.n.checksumErrors.Add(uint64(len(rotten)))
 		s.corrupt(fmt.Sprintf("%d blocks of data in journal batch %d do not verify, but batch %d follows", len(rotten), h.seq, later.seq))
 	}
+	if len(rotten) == 0 && slices.ContainsFunc(entries, func(e entry) bool { return e.inUnits() }) {
+		last, err := s.isLast(r, at, h)
+		if err != nil {
+			return false, err
+		}
+		if last && s.opts.planted != bugTornUnits {
+			if s.ring.torn, err = s.tornUnits(entries); err != nil || s.ring.torn {
+				return false, err
+			}
+		}
+	}
 	for i := range entries {
 		s.redo(&entries[i], dataAbs, rotten)
 	}
@@ -221,23 +243,15 @@ func (s *Store) replayBatch(r *ringReader, at uint64, h batchHeader, head []byte
 // verifyData returns the blocks of the batch's data that no entry's checksum fits.
 func (s *Store) verifyData(entries []entry, data []byte) map[uint64]bool {
 	var rotten map[uint64]bool
-	// Replicas of this batch are not in the tables yet.
-	fresh := map[block.ExtentID]block.Seeder{}
+	seeders := s.seeders(entries)
 	for i := range entries {
 		e := &entries[i]
-		if e.typ == eReplica {
-			fresh[e.extent] = block.NewSeeder(block.VolumeID(e.extra), e.extent.Index)
-		}
 		if e.typ != ePut || e.flags&fWritten == 0 || e.flags&fUnits != 0 {
 			continue
 		}
-		seeder, ok := fresh[e.extent]
+		seeder, ok := seeders(e.extent)
 		if !ok {
-			x := s.replicas[e.extent]
-			if x == nil {
-				continue
-			}
-			seeder = x.seeder
+			continue
 		}
 		for k := range e.count {
 			b := e.data + uint64(k)

@@ -107,6 +107,7 @@ type ring struct {
 	checkpoint atomic.Uint64
 	prev       []uint32 // replicas changed by the last batch
 	prevAny    bool
+	torn       bool // replay ended before a batch at head whose data did not all arrive
 }
 
 func (r *ring) used() uint64 { return r.headAtomic.Load() - r.tail.Load() }

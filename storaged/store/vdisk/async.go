@@ -51,6 +51,7 @@ const (
 	waitRead
 	waitWrite
 	waitDurable
+	waitFlush
 )
 
 // ReadsEnded is told of reads that have ended together, with Err set. It is called from the disk's goroutine, or from within Kick, and must not
@@ -104,6 +105,7 @@ const (
 	submitMax     = 64
 	aioRead       = 0 // IOCB_CMD_PREAD
 	aioWrite      = 1 // IOCB_CMD_PWRITE
+	aioFlush      = 3 // IOCB_CMD_FDSYNC
 	aioEventFD    = 1 // IOCB_FLAG_RESFD
 	rwfNoWait     = 8 // RWF_NOWAIT
 	eventNonblock = unix.EFD_NONBLOCK | unix.EFD_CLOEXEC
@@ -208,6 +210,8 @@ func (a *requests) fill(s *submission, r *Request, slot int32) {
 		op = aioWrite
 	case waitDurable:
 		op, file = aioWrite, a.r.dsync
+	case waitFlush:
+		op = aioFlush
 	}
 	*cb = iocb{
 		data: uint64(slot), rwFlags: rw, opcode: op, fd: uint32(file.Fd()),
@@ -355,6 +359,8 @@ func (a *requests) endLocked(ev *ioEvent) *Request {
 	case ev.res == int64(len(r.Data)):
 	case r.how == tryRead && (ev.res == -int64(unix.EAGAIN) || ev.res == -int64(unix.EOPNOTSUPP)):
 		r.Err = ErrWouldBlock
+	case r.how == waitFlush:
+		r.Err = fmt.Errorf("flush %s: %w", a.r.path, unix.Errno(-ev.res))
 	case r.how >= waitWrite:
 		r.Err = a.r.outcome(&Req{Off: r.Off, Data: r.Data}, ev.res)
 	case ev.res >= 0:

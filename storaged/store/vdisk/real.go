@@ -210,6 +210,12 @@ func pwrite(f *os.File, p []byte, off int64) error {
 
 // Flush implements Disk.
 func (r *Real) Flush() error {
+	if r.async != nil && r.dsync != nil {
+		if err := r.async.one(nil, 0, waitFlush); !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+		// A kernel or a filesystem that cannot flush asynchronously.
+	}
 	for {
 		switch err := unix.Fdatasync(int(r.file.Fd())); err {
 		case nil:

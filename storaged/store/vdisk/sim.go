@@ -27,11 +27,13 @@ type Sim struct {
 	cutSeed   uint64
 	onEvent   func(n int)
 	dead      bool
+	requests  int64
 }
 
 type pendingPage struct {
-	page int64
-	data *[PageSize]byte
+	page    int64
+	data    *[PageSize]byte
+	request int64 // pages written together have the same
 }
 
 // NewSim returns a zeroed disk.
@@ -84,12 +86,13 @@ func (d *Sim) WriteAt(p []byte, off int64) error {
 }
 
 func (d *Sim) write(p []byte, off int64) {
+	d.requests++
 	for i := 0; i < len(p); i += PageSize {
 		b := new([PageSize]byte)
 		copy(b[:], p[i:])
 		page := (off + int64(i)) / PageSize
 		d.latest[page] = len(d.pending)
-		d.pending = append(d.pending, pendingPage{page, b})
+		d.pending = append(d.pending, pendingPage{page, b, d.requests})
 	}
 }
 
@@ -176,16 +179,20 @@ func (d *Sim) Crash(seed uint64) {
 func (d *Sim) cut(seed uint64) {
 	d.dead = true
 	rng := rand.New(rand.NewPCG(seed, 0x5eed))
-	// A power cut keeps none, all, or some sectors; each must be as likely to be tried.
-	mode := rng.IntN(4)
+	// A power cut keeps none, all, some requests, or some sectors; each must be tried.
+	mode := rng.IntN(5)
+	kept := map[int64]bool{}
 	for _, w := range d.pending {
 		old := d.stable[w.page]
 		b := new([PageSize]byte)
 		if old != nil {
 			*b = *old
 		}
+		if _, drawn := kept[w.request]; !drawn && mode == 4 {
+			kept[w.request] = rng.IntN(2) == 0
+		}
 		for s := 0; s < PageSize; s += sectorBytes {
-			if mode == 1 || mode >= 2 && rng.IntN(2) == 0 {
+			if mode == 1 || kept[w.request] || (mode == 2 || mode == 3) && rng.IntN(2) == 0 {
 				copy(b[s:s+sectorBytes], w.data[s:s+sectorBytes])
 			}
 		}
