@@ -222,8 +222,9 @@ func (e *Env) applyMap(ctx context.Context, l *link.Link, c *v1alpha1.IOMeshClus
 		if rel == nil {
 			return fault.Failed(nil, "remove its Helm annotations, or install the release again", "cluster %s says that the Helm release %s manages it, and there is none", c.Name, name)
 		}
-		values := release.Replace(rel.Config, valueDeviceMap, plainMap(p))
-		values = release.Put(values, valueDiskMode, string(p.Mode))
+		values := func(now map[string]any) map[string]any {
+			return release.Put(release.Replace(now, valueDeviceMap, plainMap(p)), valueDiskMode, string(p.Mode))
+		}
 		if _, err := h.Upgrade(ctx, release.Change{Values: values, Timeout: time.Minute}); err != nil {
 			return fault.Failed(err, "", "set the device map in the values of the Helm release %s", name)
 		}

@@ -3,13 +3,14 @@ package command
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"helm.sh/helm/v4/pkg/release/common"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
@@ -127,16 +128,24 @@ func (e *Env) installCommand() *cobra.Command {
 		if dry == release.DryRunServer {
 			return e.dryInstall(ctx, l.Namespace, v, values, dry)
 		}
-		if err := e.notYetInstalled(ctx, l, v.name); err != nil {
-			return err
-		}
 		h, err := e.helm(l, v.name)
 		if err != nil {
 			return err
 		}
-		e.say("Installing IOMesh %s into namespace %s (Helm release %s)", h.ChartVersion(), l.Namespace, v.name)
-		if _, err := h.Install(ctx, release.Change{Values: values, CreateNamespace: true, Timeout: v.timeout}); err != nil {
-			return fault.Failed(err, "see: helm status -n "+l.Namespace+" "+v.name, "install IOMesh into namespace %s", l.Namespace)
+		done, err := installed(h, values)
+		if err != nil {
+			return err
+		}
+		if done {
+			if err := h.Settle(ctx); err != nil {
+				return err
+			}
+			e.say("IOMesh %s is installed already in namespace %s with the values given (Helm release %s); nothing is changed", h.ChartVersion(), l.Namespace, v.name)
+		} else {
+			e.say("Installing IOMesh %s into namespace %s (Helm release %s)", h.ChartVersion(), l.Namespace, v.name)
+			if _, err := h.Install(ctx, release.Change{Values: only(values), Timeout: v.timeout}); err != nil {
+				return fault.Failed(err, "see: helm status -n "+l.Namespace+" "+v.name, "install IOMesh into namespace %s", l.Namespace)
+			}
 		}
 		if !v.wait {
 			e.say("Installed. Follow it with: kubectl iomesh status")
@@ -156,11 +165,11 @@ func (e *Env) namespace() string {
 }
 
 func (e *Env) dryInstall(ctx context.Context, namespace string, v valueFlags, values map[string]any, dry release.DryRun) error {
-	h, err := e.helmIn(namespace, v.name, nil)
+	h, err := e.helmIn(namespace, v.name)
 	if err != nil {
 		return err
 	}
-	rel, err := h.Install(ctx, release.Change{Values: values, CreateNamespace: true, DryRun: dry, Timeout: v.timeout})
+	rel, err := h.Install(ctx, release.Change{Values: only(values), DryRun: dry, Timeout: v.timeout})
 	if err != nil {
 		return fault.Failed(err, "", "render the chart")
 	}
@@ -168,34 +177,54 @@ func (e *Env) dryInstall(ctx context.Context, namespace string, v valueFlags, va
 	return nil
 }
 
-// notYetInstalled refuses a second installation, whatever the first one was made with.
-func (e *Env) notYetInstalled(ctx context.Context, l *link.Link, name string) error {
-	h, err := e.helm(l, name)
+// installed reports whether the release is as an installation with these values would make it, so that a command that was interrupted may be given again.
+// Any other release is refused.
+func installed(h *release.Helm, values map[string]any) (bool, error) {
+	rel, err := h.Installed()
+	if rel == nil {
+		return false, err
+	}
+	if rel.Info.Status == common.StatusDeployed && rel.Chart.Metadata.Version == h.ChartVersion() && sameValues(rel.Config, values) {
+		return true, nil
+	}
+	return false, fault.Failed(nil, "to change it: kubectl iomesh upgrade; to remove it: kubectl iomesh uninstall",
+		"IOMesh is installed already: Helm release %s in namespace %s (chart %s, %s)", h.Name, h.Namespace, rel.Chart.Metadata.Version, rel.Info.Status)
+}
+
+// sameValues compares as JSON: a release's values have been through it, which makes all numbers alike.
+func sameValues(a, b map[string]any) bool {
+	if len(a) == 0 && len(b) == 0 {
+		return true
+	}
+	one, err := json.Marshal(a)
 	if err != nil {
-		return err
+		return false
 	}
-	rel, err := h.Current()
-	if err != nil {
-		return err
-	}
-	if rel != nil && rel.Info != nil && rel.Info.Status != "uninstalled" {
-		return fault.Failed(nil, "to change it: kubectl iomesh upgrade; to remove it: kubectl iomesh uninstall",
-			"IOMesh is installed already: Helm release %s in namespace %s (chart %s, %s)", name, l.Namespace, rel.Chart.Metadata.Version, rel.Info.Status)
-	}
-	return nil
+	other, err := json.Marshal(b)
+	return err == nil && bytes.Equal(one, other)
+}
+
+// only are values that do not depend on those of now.
+func only(values map[string]any) func(map[string]any) map[string]any {
+	return func(map[string]any) map[string]any { return values }
 }
 
 // helm returns the release in the link's namespace.
 func (e *Env) helm(l *link.Link, name string) (*release.Helm, error) {
-	return e.helmIn(l.Namespace, name, nil)
+	return e.helmIn(l.Namespace, name)
 }
 
-func (e *Env) helmIn(namespace, name string, hooks io.Writer) (*release.Helm, error) {
+func (e *Env) helmIn(namespace, name string) (*release.Helm, error) {
 	chart, err := release.Load(manifests.Chart())
 	if err != nil {
 		return nil, err
 	}
-	return release.New(flagsIn(e.Flags, namespace), namespace, name, chart, e.log(), hooks)
+	h, err := release.New(flagsIn(e.Flags, namespace), namespace, name, chart, e.log())
+	if err != nil {
+		return nil, err
+	}
+	h.Say, h.Pause = func(line string) { e.say("%s", line) }, e.holdPause
+	return h, nil
 }
 
 // flagsIn are the same flags with another namespace: helm takes the namespace from them, and they remember what they answered first.
@@ -269,10 +298,4 @@ func condition(c *v1alpha1.IOMeshCluster, kind string) metav1.Condition {
 		}
 	}
 	return metav1.Condition{}
-}
-
-// lastLines is the end of what hooks printed, on one line.
-func lastLines(b *bytes.Buffer) string {
-	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
 }

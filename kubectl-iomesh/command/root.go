@@ -28,6 +28,8 @@ type Env struct {
 	// Open makes the connection; replaced by tests.
 	Open func() (*link.Link, error)
 
+	holdPause func(context.Context) error // see release.Helm; replaced by tests
+
 	color   string
 	quiet   bool
 	verbose bool

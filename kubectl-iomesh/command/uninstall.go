@@ -1,7 +1,6 @@
 package command
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +39,7 @@ func (e *Env) uninstallCommand() *cobra.Command {
 			return err
 		}
 		c, err := l.Cluster(ctx)
-		if err != nil && fault.Code(err) == fault.CodeUsage {
+		if err != nil && !errors.Is(err, link.ErrNotInstalled) {
 			return err
 		}
 		if c != nil {
@@ -48,8 +47,7 @@ func (e *Env) uninstallCommand() *cobra.Command {
 				return err
 			}
 		}
-		var hooks bytes.Buffer
-		h, err := e.helmIn(l.Namespace, name, &hooks)
+		h, err := e.helm(l, name)
 		if err != nil {
 			return err
 		}
@@ -57,26 +55,33 @@ func (e *Env) uninstallCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if rel == nil && c == nil {
+		left, err := leftLeases(ctx, l, h)
+		if err != nil {
+			return err
+		}
+		if rel == nil && c == nil && len(left) == 0 {
 			e.say("Nothing to do: there is neither a Helm release %s nor an IOMeshCluster in namespace %s.", name, l.Namespace)
 			return nil
 		}
 		if err := e.confirmed(name, confirm, fmt.Sprintf("Remove IOMesh from namespace %s and release its disks?", l.Namespace)); err != nil {
 			return err
 		}
-		if c != nil {
-			if err := e.deleteCluster(ctx, l, c, timeout); err != nil {
+		err = h.Uninstall(ctx, timeout, func(ctx context.Context) error {
+			if c != nil {
+				if err := e.deleteCluster(ctx, l, c, timeout); err != nil {
+					return err
+				}
+			}
+			if rel != nil {
+				e.say("Removing Helm release %s", name)
+			}
+			return nil
+		})
+		if err != nil {
+			if f := (*fault.Error)(nil); errors.As(err, &f) || errors.Is(err, context.Canceled) {
 				return err
 			}
-		}
-		if rel != nil {
-			e.say("Removing Helm release %s", name)
-			if err := h.Uninstall(timeout); err != nil {
-				if text := lastLines(&hooks); text != "" {
-					err = errors.New(text)
-				}
-				return fault.Failed(err, "run it again when the cause is gone", "remove Helm release %s", name)
-			}
+			return fault.Failed(err, "run it again when the cause is gone", "remove Helm release %s", name)
 		}
 		if err := removeLeases(ctx, l); err != nil {
 			return err
@@ -91,6 +96,21 @@ func (e *Env) uninstallCommand() *cobra.Command {
 var leases = []string{
 	"iomesh-operator", "com-iomesh-csi-driver", "external-attacher-leader-com-iomesh-csi-driver", "external-resizer-com-iomesh-csi-driver",
 	"external-snapshotter-leader-com-iomesh-csi-driver", "snapshot-controller-leader",
+}
+
+// leftLeases names those leases that exist, and the one by which runs of the plugin agree.
+func leftLeases(ctx context.Context, l *link.Link, h *release.Helm) ([]string, error) {
+	list, err := l.Core.CoordinationV1().Leases(l.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fault.API(err, "list Leases in namespace %s", l.Namespace)
+	}
+	var out []string
+	for _, x := range list.Items {
+		if x.Name == h.LeaseName() || slices.Contains(leases, x.Name) {
+			out = append(out, x.Name)
+		}
+	}
+	return out, nil
 }
 
 func removeLeases(ctx context.Context, l *link.Link) error {

@@ -61,13 +61,14 @@ func (e *Env) upgradeCommand() *cobra.Command {
 		if rel == nil {
 			return fault.Failed(nil, "install it with: kubectl iomesh install; or name it with -n and --release", "there is no Helm release %s in namespace %s", v.name, l.Namespace)
 		}
+		all := only(values)
 		if !reset {
-			values = release.Merge(rel.Config, values)
+			all = func(now map[string]any) map[string]any { return release.Merge(now, values) }
 		}
 		if dry == release.DryRunNone {
 			e.say("Upgrading Helm release %s in namespace %s: chart %s to %s", v.name, l.Namespace, rel.Chart.Metadata.Version, h.ChartVersion())
 		}
-		out, err := h.Upgrade(ctx, release.Change{Values: values, DryRun: dry, Timeout: v.timeout})
+		out, err := h.Upgrade(ctx, release.Change{Values: all, DryRun: dry, Timeout: v.timeout})
 		if err != nil {
 			return fault.Failed(err, "see: helm history -n "+l.Namespace+" "+v.name, "upgrade Helm release %s", v.name)
 		}

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -160,9 +161,18 @@ func (l *Link) Cluster(ctx context.Context) (*v1alpha1.IOMeshCluster, error) {
 	return &c, nil
 }
 
+// ErrNotInstalled is what errors.Is finds in the errors of NotInstalled.
+var ErrNotInstalled = errors.New("IOMesh is not installed here")
+
+type notInstalled struct{ told error }
+
+func (e notInstalled) Error() string        { return e.told.Error() }
+func (e notInstalled) Unwrap() error        { return e.told }
+func (e notInstalled) Is(target error) bool { return target == ErrNotInstalled }
+
 // NotInstalled is the error of a cluster without IOMesh.
 func NotInstalled(evidence string) error {
-	return fault.Failed(nil, "install it with: kubectl iomesh install", "IOMesh is not installed here: %s", evidence)
+	return notInstalled{fault.Failed(nil, "install it with: kubectl iomesh install", "%v: %s", ErrNotInstalled, evidence)}
 }
 
 // ListDevices returns all BlockDevices of the namespace.

@@ -17,6 +17,7 @@ type Status struct {
 		Name         string `json:"name"`
 		State        string `json:"state"`
 		OwnedVolumes int    `json:"ownedVolumes"`
+		Version      string `json:"version"`
 	} `json:"nodes"`
 	Disks struct {
 		Active int `json:"active"`

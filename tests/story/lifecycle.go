@@ -11,9 +11,8 @@ import (
 )
 
 // Lifecycle is a cluster from its installation to its removal: it grows, is upgraded and rolled back under load, has a disk replaced, loses a disk and
-// its first node, and is uninstalled. The cluster has three nodes with two disks each, of which the first are mapped. next is the tag that version B
-// gets; it is the same image under another name, so that what is tried is the way there.
-func Lifecycle(ctx context.Context, l *lab.Lab, setup lab.Setup, next string) error {
+// its first node, and is uninstalled. The cluster has three nodes with two disks each, of which the first are mapped. Version B is next.
+func Lifecycle(ctx context.Context, l *lab.Lab, setup lab.Setup, current, next lab.Version) error {
 	s := &story{l: l, ctx: ctx, tag: setup.Tag}
 	return s.play([]chapter{
 		{"install", s.install},
@@ -22,7 +21,7 @@ func Lifecycle(ctx context.Context, l *lab.Lab, setup lab.Setup, next string) er
 		{"a scratch volume is tried, a volume is verified", s.tryVolumes},
 		{"a fourth node joins", func() error { return s.scaleOut(setup) }},
 		{"upgrade to version B, one node at a time", func() error { return s.upgrade(next) }},
-		{"back to version A", s.rollback},
+		{"back to version A", func() error { return s.rollback(current) }},
 		{"a disk is replaced", s.replaceDisk},
 		{"a disk dies", s.deadDisk},
 		{"the first node is removed, drained and deleted", s.removeFirst},
@@ -73,47 +72,30 @@ func (s *story) scaleOut(setup lab.Setup) error {
 	return s.healthy("four nodes serve")
 }
 
-// upgrade gives the image another tag on every node and lets the plugin roll it out.
-func (s *story) upgrade(next string) error {
-	nodes, err := s.l.Cluster.Nodes()
-	if err != nil {
+// upgrade gives the image of another version to the nodes and lets the plugin roll it out.
+func (s *story) upgrade(next lab.Version) error {
+	if err := s.l.Cluster.ImportImage(s.ctx, next.Archive); err != nil {
 		return err
-	}
-	for _, n := range nodes {
-		if out, err := s.l.Cluster.Exec(s.ctx, n, "ctr", "-n", "k8s.io", "images", "tag", "--force", "docker.io/iomesh/iomesh:"+s.tag, "docker.io/iomesh/iomesh:"+next); err != nil {
-			return fmt.Errorf("tag the image on %s: %w: %s", n, err, out)
-		}
 	}
 	if err := s.pauses(); err != nil { // what was before
 		return err
 	}
-	if _, err := s.l.Plugin(s.ctx, "upgrade", "--image", "iomesh/iomesh:"+next, "--wait", "--timeout", "8m"); err != nil {
+	if _, err := s.l.Plugin(s.ctx, "upgrade", "--image", "iomesh/iomesh:"+next.Tag, "--wait", "--timeout", "8m"); err != nil {
 		return err
 	}
 	return s.rolled(next)
 }
 
-func (s *story) rollback() error {
+func (s *story) rollback(to lab.Version) error {
 	if _, err := s.l.Plugin(s.ctx, "upgrade", "--rollback", "--confirm", "iomesh", "--wait", "--timeout", "8m"); err != nil {
 		return err
 	}
-	return s.rolled(s.tag)
+	return s.rolled(to)
 }
 
-// rolled demands that everything runs a version, that the disk map has not changed with it, and tells the writers' longest pauses.
-func (s *story) rolled(tag string) error {
-	if err := s.l.Until(s.ctx, 3*time.Minute, "everything runs "+tag, func(ctx context.Context) string {
-		out, err := s.l.Kubectl(ctx, "-n", lab.Namespace, "get", "pods", "-l", "app.kubernetes.io/component in (chunk,meta,node,controller)", "-o", `jsonpath={range .items[*]}{.metadata.name}={.spec.containers[0].image} {end}`)
-		if err != nil {
-			return err.Error()
-		}
-		for pod := range strings.FieldsSeq(out) {
-			if !strings.HasSuffix(pod, ":"+tag) {
-				return pod
-			}
-		}
-		return ""
-	}); err != nil {
+// rolled demands that everything runs a version and says so, that the disk map has not changed with it, and tells the writers' longest pauses.
+func (s *story) rolled(v lab.Version) error {
+	if err := s.l.Until(s.ctx, 3*time.Minute, "everything says that it is "+v.Name, func(ctx context.Context) string { return s.l.Runs(ctx, v) }); err != nil {
 		return err
 	}
 	if err := s.healthy("all replicas are in sync"); err != nil {
@@ -154,12 +136,8 @@ func (s *story) removeFirst() error {
 	if _, err := s.l.Plugin(s.ctx, "node", "remove", first, "--confirm", first, "--timeout", "8m"); err != nil {
 		return err
 	}
-	out, err := s.l.Kubectl(s.ctx, "-n", lab.Namespace, "get", "pods", "-l", "app.kubernetes.io/component=meta", "-o", "jsonpath={.items[*].spec.nodeName}")
-	if err != nil {
+	if err := s.membersOff(first); err != nil {
 		return err
-	}
-	if members := strings.Fields(out); len(members) != 3 || slices.Contains(members, first) {
-		return fmt.Errorf("the metadata members are on %v", members)
 	}
 	if _, err := s.l.Show(s.ctx, "kubectl", "drain", first, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout", "3m"); err != nil {
 		return err
@@ -193,6 +171,18 @@ func (s *story) removeFirst() error {
 	return s.status()
 }
 
+// membersOff demands that there are three metadata members, none of them on a node.
+func (s *story) membersOff(node string) error {
+	out, err := s.l.Kubectl(s.ctx, "-n", lab.Namespace, "get", "pods", "-l", "app.kubernetes.io/component=meta", "-o", "jsonpath={.items[*].spec.nodeName}")
+	if err != nil {
+		return err
+	}
+	if members := strings.Fields(out); len(members) != 3 || slices.Contains(members, node) {
+		return fmt.Errorf("the metadata members are on %v", members)
+	}
+	return nil
+}
+
 func (s *story) uninstall() error {
 	_, err := s.l.Run(s.ctx, "kubectl-iomesh", "uninstall", "--confirm", "iomesh", "--timeout", "1m")
 	var ce *lab.CommandError
@@ -200,6 +190,17 @@ func (s *story) uninstall() error {
 		return fmt.Errorf("uninstall with volumes: %w", err)
 	}
 	s.l.Say("refused: %s", ce.Output)
+	if err := s.removeVolumes(); err != nil {
+		return err
+	}
+	if _, err := s.l.Plugin(s.ctx, "uninstall", "--confirm", "iomesh", "--timeout", "5m"); err != nil {
+		return err
+	}
+	return s.l.Until(s.ctx, 2*time.Minute, "nothing is left", func(ctx context.Context) string { return s.leftovers(ctx, true) })
+}
+
+// removeVolumes deletes the writers and their volumes.
+func (s *story) removeVolumes() error {
 	s.fs.forget()
 	s.blk.forget()
 	for _, what := range [][]string{{"statefulset", "files", "device"}, {"pvc", fsPVC, blkPVC}, {"storageclass", "story-xfs", "story-block"}} {
@@ -207,23 +208,18 @@ func (s *story) uninstall() error {
 			return err
 		}
 	}
-	if err := s.l.Until(s.ctx, 2*time.Minute, "the volumes have gone", func(ctx context.Context) string {
+	return s.l.Until(s.ctx, 2*time.Minute, "the volumes have gone", func(ctx context.Context) string {
 		out, err := s.l.Storaged(ctx, "volume", "list", "-o", "json")
 		if err != nil || strings.Contains(out, `"id"`) {
 			return fmt.Sprintf("%s %v", out, err)
 		}
 		return ""
-	}); err != nil {
-		return err
-	}
-	if _, err := s.l.Plugin(s.ctx, "uninstall", "--confirm", "iomesh", "--timeout", "5m"); err != nil {
-		return err
-	}
-	return s.l.Until(s.ctx, 2*time.Minute, "nothing is left", s.leftovers)
+	})
 }
 
-// leftovers names what an uninstallation has left: objects, directories, mounts, loop devices of ours, superblocks.
-func (s *story) leftovers(ctx context.Context) string {
+// leftovers names what an uninstallation has left: objects, directories, mounts, loop devices of ours, superblocks. The first node is not looked at
+// if it was deleted.
+func (s *story) leftovers(ctx context.Context, deleted bool) string {
 	var left []string
 	out, err := s.l.Kubectl(ctx, "-n", lab.Namespace, "get", "iomesh,bd,pods,sts,ds,deploy,cm,secret,pvc,pdb,lease", "--ignore-not-found", "-o", "name")
 	if err != nil {
@@ -242,7 +238,10 @@ func (s *story) leftovers(ctx context.Context) string {
 	if err != nil {
 		return err.Error()
 	}
-	for _, n := range nodes[1:] { // the first has left
+	if deleted {
+		nodes = nodes[1:]
+	}
+	for _, n := range nodes {
 		out, err := s.l.Cluster.Exec(ctx, n, "sh", "-c", `ls -d /var/lib/iomesh /run/iomesh /var/lib/kubelet/plugins_registry/*iomesh* 2>/dev/null; cut -d ' ' -f 5 /proc/self/mountinfo | grep iomesh; losetup -nO NAME,BACK-FILE | grep /run/iomesh; true`)
 		if err != nil {
 			return err.Error()
