@@ -5,12 +5,9 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 )
 
 const (
-	// Align is the alignment of every buffer in bytes: what O_DIRECT needs on any disk.
-	Align    = 4096
 	minShift = 12
 	maxShift = 23
 	// MaxSize is the largest pooled buffer in bytes; larger ones are allocated and left to the collector.
@@ -48,7 +45,7 @@ func (p *Pool) Get(n int) *Buf {
 		panic(fmt.Sprintf("pagebuf: size %d", n))
 	}
 	if n > MaxSize {
-		b := &Buf{full: aligned(n), class: -1, pool: p}
+		b := &Buf{full: Aligned(n), class: -1, pool: p}
 		b.B = b.full[:n]
 		b.refs.Store(1)
 		p.used.Add(int64(cap(b.full)))
@@ -74,7 +71,7 @@ func (p *Pool) Get(n int) *Buf {
 		}
 		cl.mu.Unlock()
 	} else if b == nil {
-		b = &Buf{full: aligned(1 << (minShift + c)), class: int8(c), pool: p}
+		b = &Buf{full: Aligned(1 << (minShift + c)), class: int8(c), pool: p}
 	} else {
 		p.free.Add(-int64(len(b.full)))
 	}
@@ -130,18 +127,6 @@ func classOf(n int) int {
 		return 0
 	}
 	return bits.Len(uint(n-1)) - minShift
-}
-
-// aligned returns n bytes at an address divisible by Align.
-func aligned(n int) []byte {
-	raw := make([]byte, n+Align)
-	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(raw))) & (Align - 1))
-	return raw[off : off+n : off+n]
-}
-
-// IsAligned reports whether b begins at an address divisible by Align.
-func IsAligned(b []byte) bool {
-	return uintptr(unsafe.Pointer(unsafe.SliceData(b)))&(Align-1) == 0
 }
 
 // Abandon drops a reference of a buffer whose bytes somebody unknown may still read: after the last Release the memory is left to the

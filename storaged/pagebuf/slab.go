@@ -1,17 +1,10 @@
 package pagebuf
 
-import (
-	"unsafe"
-
-	"golang.org/x/sys/unix"
-)
-
 const (
 	// slabMin is the smallest buffer that is cut from a slab.
 	slabMin = 64 << 10
 	// slabBytes is the size of a slab, or that of one buffer if it is larger.
 	slabBytes = 8 << 20
-	hugePage  = 2 << 20
 )
 
 // cut returns new buffers of a class, all of one slab: memory that the kernel is asked to back with huge pages. A disk's request for a MiB in small
@@ -20,20 +13,11 @@ const (
 func (p *Pool) cut(class int8) []Buf {
 	size := 1 << (minShift + int(class))
 	n := max(1, slabBytes/size)
-	slab := slab(n * size)
+	slab := Aligned(n * size)
 	bufs := make([]Buf, n)
 	for i := range bufs {
 		bufs[i].full = slab[i*size : (i+1)*size : (i+1)*size]
 		bufs[i].class, bufs[i].pool = class, p
 	}
 	return bufs
-}
-
-// slab returns n bytes that begin at a huge page. Where the kernel has no huge pages to give they are ordinary memory.
-func slab(n int) []byte {
-	raw := make([]byte, n+hugePage)
-	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(raw))) & (hugePage - 1))
-	s := raw[off : off+n : off+n]
-	_ = unix.Madvise(s, unix.MADV_HUGEPAGE)
-	return s
 }
