@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/iomesh/iomesh/internal/calm"
 	"github.com/iomesh/iomesh/internal/profiling"
 	"github.com/iomesh/iomesh/internal/version"
 	"github.com/iomesh/iomesh/storaged/block"
@@ -78,10 +79,15 @@ func metaCommand() *cobra.Command {
 	f.Float64Var(&o.OverProvisioning, "over-provisioning", 2, "provisioned bytes per usable byte up to which volumes are placed")
 	f.Float64Var(&o.Reserve, "reserve", 0.05, "part of each disk that placement keeps free")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		slack := calm.Exec()
 		var err error
 		if o.Log, err = log(); err != nil {
 			return err
 		}
+		if slack != nil {
+			o.Log.Info("the timers stay as they are, which costs processor time when idle", "error", slack)
+		}
+		go calm.New(false, o.Log).Run(cmd.Context())
 		if o.Members, err = meta.ParseMembers(members); err != nil {
 			return err
 		}
@@ -146,6 +152,8 @@ func chunkCommand() *cobra.Command {
 		if o.MetricsListen == "off" {
 			o.MetricsListen = ""
 		}
+		o.Calm = calm.New(true, o.Log)
+		go o.Calm.Run(cmd.Context())
 		return chunk.Run(cmd.Context(), o)
 	}
 	return cmd

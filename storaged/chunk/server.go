@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	storagedv1 "github.com/iomesh/iomesh/api/storaged/v1"
+	"github.com/iomesh/iomesh/internal/calm"
 	"github.com/iomesh/iomesh/internal/mtls"
 	"github.com/iomesh/iomesh/internal/rpc"
 	"github.com/iomesh/iomesh/internal/version"
@@ -49,6 +50,8 @@ type Options struct {
 	BackupDir   string
 	BackupEvery time.Duration
 	Log         *slog.Logger
+	// Calm is told of work, so that the process is not calm then; nil: nobody.
+	Calm *calm.Keeper
 	// Host is the machine. Its zero value is the one this process runs on.
 	Host Host
 

@@ -55,6 +55,7 @@ func (o *storeOp) finish(status replication.Status, buf *pagebuf.Buf, later *wak
 
 // store begins an operation of a Replica. buf, if any, is what e.Msg.Data lies in.
 func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf, out *effects) {
+	s.o.Calm.Touch()
 	later := out.later
 	o := opPool.Get().(*storeOp)
 	o.x, o.op, o.m, o.token = x, e.Op, e.Msg, e.Token

@@ -28,7 +28,7 @@ const (
 	requestBytesMax = 8 << 20
 	// backendInterval is how often changes, which are durable in the write-ahead log already, are put into the database file. etcd's own
 	// 100 ms would wake an idle member ten times a second.
-	backendInterval = 5 * time.Second
+	backendInterval = time.Second
 	// historyRetention is how long old revisions are kept for watches that lag.
 	historyRetention = "10m"
 )
