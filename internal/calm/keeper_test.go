@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,11 +14,22 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// rig runs a Keeper whose changes are noted.
-func rig(t *testing.T, used func() time.Duration) (*Keeper, *[]bool) {
-	changes := &[]bool{}
+// rig runs a Keeper and returns what tells its changes so far.
+func rig(t *testing.T, used func() time.Duration) (*Keeper, func() []bool) {
+	var mu sync.Mutex
+	var list []bool
+	changes := func() []bool {
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(list)
+	}
 	k := New(false, nil)
-	k.set = func(calm bool) { *changes = append(*changes, calm) }
+	k.set = func(calm bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		list = append(list, calm)
+	}
 	k.used = used
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -40,12 +52,12 @@ func TestAProgramIsCalmAfterSecondsWithoutWork(t *testing.T) {
 		<-time.After((quietLooks - 1) * look)
 		k.Touch()
 		<-time.After((quietLooks - 1) * look)
-		if len(*changes) != 0 {
-			t.Fatalf("changed to %v too soon after work", *changes)
+		if got := changes(); len(got) != 0 {
+			t.Fatalf("changed to %v too soon after work", got)
 		}
 		<-time.After(3 * look)
-		if !slices.Equal(*changes, []bool{true}) {
-			t.Fatalf("changed to %v, want calm once", *changes)
+		if got := changes(); !slices.Equal(got, []bool{true}) {
+			t.Fatalf("changed to %v, want calm once", got)
 		}
 	})
 }
@@ -58,9 +70,8 @@ func TestWorkWakesACalmProgramAtOnce(t *testing.T) {
 			for range 10 {
 				k.Touch()
 			}
-			synctest.Wait()
-			if len(*changes) != 2*n || (*changes)[2*n-1] {
-				t.Fatalf("round %d: changed to %v", n, *changes)
+			if got := changes(); len(got) != 2*n || got[2*n-1] {
+				t.Fatalf("round %d: changed to %v", n, got)
 			}
 		}
 	})
@@ -72,8 +83,8 @@ func TestAProgramThatUsesTheProcessorIsNotCalm(t *testing.T) {
 		share := 0.5
 		_, changes := rig(t, func() time.Duration { return time.Duration(share * float64(time.Since(start))) })
 		<-time.After(5 * quietLooks * look)
-		if len(*changes) != 0 {
-			t.Fatalf("changed to %v", *changes)
+		if got := changes(); len(got) != 0 {
+			t.Fatalf("changed to %v", got)
 		}
 	})
 }

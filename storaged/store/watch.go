@@ -15,6 +15,10 @@ type ioWatch struct {
 	base    time.Time
 	slots   [64]watchSlot
 	next    atomic.Uint32
+
+	// asleep: nobody looks until a request begins.
+	asleep atomic.Bool
+	wake   chan struct{} // capacity 1
 }
 
 type watchSlot struct {
@@ -37,6 +41,7 @@ func (o ioOp) String() string { return [...]string{"read", "write", "flush", "jo
 
 func (w *ioWatch) init(after time.Duration, onStall func(Stall), onEnd func()) {
 	w.after, w.onStall, w.onEnd, w.base = after, onStall, onEnd, time.Now()
+	w.wake = make(chan struct{}, 1)
 	if after < 0 {
 		w.onStall = nil
 	}
@@ -53,6 +58,9 @@ func (w *ioWatch) begin(op ioOp) int {
 		k := (first + i) % uint32(len(w.slots))
 		if w.slots[k].since.CompareAndSwap(0, now) {
 			w.slots[k].op.Store(uint32(op))
+			if w.asleep.Load() && w.asleep.CompareAndSwap(true, false) {
+				w.wake <- struct{}{}
+			}
 			return int(k)
 		}
 	}
@@ -68,7 +76,7 @@ func (w *ioWatch) end(k int) {
 // every is the time between two looks.
 func (w *ioWatch) every() time.Duration { return max(w.after/4, time.Millisecond) }
 
-// start runs the goroutine that looks for stalls.
+// start runs the goroutine that looks for stalls, while there are requests.
 func (w *ioWatch) start(wg *sync.WaitGroup, stop <-chan struct{}) {
 	if w.onStall == nil {
 		return
@@ -81,11 +89,35 @@ func (w *ioWatch) start(wg *sync.WaitGroup, stop <-chan struct{}) {
 			select {
 			case <-stop:
 				return
+			case <-w.wake:
+				tick.Reset(w.every())
+				x.last = 0 // the pause was ours
+				continue
 			case <-tick.C:
 			}
+			begun := w.next.Load()
 			x.look(int64(time.Since(w.base)))
+			if idle := begun == x.begun && x.open == 0 && !w.busy(); idle {
+				tick.Stop()
+				w.asleep.Store(true)
+				// Who began a request before may have found nobody asleep.
+				if w.busy() && w.asleep.CompareAndSwap(true, false) {
+					tick.Reset(w.every())
+				}
+			}
+			x.begun = begun
 		}
 	})
+}
+
+// busy reports whether a request is with the disk.
+func (w *ioWatch) busy() bool {
+	for k := range w.slots {
+		if w.slots[k].since.Load() != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // stalls is what the watching goroutine knows.
@@ -94,8 +126,10 @@ type stalls struct {
 	// told is the begin of each request that was told of, 0 for none; open counts them.
 	told [64]int64
 	open int
-	// last is the time of the last look; awake the end of the last pause of this process.
+	// last is the time of the last look, 0 after none; awake the end of the last pause of this process.
 	last, awake int64
+	// begun is how many requests had begun at the last look.
+	begun uint32
 }
 
 // look tells of requests that are overdue at a time, and of the end of the last one that was.

@@ -1,7 +1,10 @@
 package store
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -49,4 +52,34 @@ func TestStallsBeginAndEnd(t *testing.T) {
 	at(3, 65300) // the slot is used by the next request
 	look(65500, 65500)
 	expect("it came back, another is under way", 3, 2)
+}
+
+// A store without requests has no timer that runs; one that begins after any time of rest is watched like every other.
+func TestNobodyLooksForStallsWhileThereAreNoRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w ioWatch
+		var told atomic.Int32
+		w.init(1200*time.Millisecond, func(Stall) { told.Add(1) }, nil)
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		w.start(&wg, stop)
+		for round := int32(1); round <= 3; round++ {
+			<-time.After(time.Duration(round) * 950 * time.Millisecond)
+			w.end(w.begin(ioRead)) // one that comes back keeps it awake for a while
+			<-time.After(10 * time.Second)
+			synctest.Wait()
+			if !w.asleep.Load() {
+				t.Fatalf("round %d: it still looks after ten seconds without requests", round)
+			}
+			k := w.begin(ioWrite)
+			<-time.After(1700 * time.Millisecond)
+			synctest.Wait()
+			if told.Load() != round {
+				t.Fatalf("round %d: told of %d stalls", round, told.Load())
+			}
+			w.end(k)
+		}
+		close(stop)
+		wg.Wait()
+	})
 }
