@@ -1,18 +1,14 @@
 package pagebuf
 
-const (
-	// slabMin is the smallest buffer that is cut from a slab.
-	slabMin = 64 << 10
-	// slabBytes is the size of a slab, or that of one buffer if it is larger.
-	slabBytes = 8 << 20
-)
+// slabMin is the smallest buffer that is cut from a slab.
+const slabMin = 64 << 10
 
 // cut returns new buffers of a class, all of one slab: memory that the kernel is asked to back with huge pages. A disk's request for a MiB in small
 // pages has 256 pieces, each of which is pinned, described to the device and released by itself, which costs more processor time than the request; in
 // huge pages it has one or two. Memory that is not touched is not used. A slab goes with the last of its buffers, by the collector.
 func (p *Pool) cut(class int8) []Buf {
 	size := 1 << (minShift + int(class))
-	n := max(1, slabBytes/size)
+	n := max(hugePage, min(4*size, MaxSize)) / size
 	slab := Aligned(n * size)
 	bufs := make([]Buf, n)
 	for i := range bufs {

@@ -27,7 +27,6 @@ var planted = []struct {
 }{
 	{"unpublish without drain", 0, target.BugEarlyClose, withdrawals, 60},
 	{"session reinstated before drain", 0, target.BugEarlyReinstatement, counting, 200},
-	{"late write over an old connection", replication.BugLateWrite, 0, reconnects, 400},
 	{"acknowledge when one member has it", replication.BugAckEarly, 0, Random, 40},
 	{"no roll-forward at takeover", replication.BugNoRollForward, 0, Random, 100},
 }
