@@ -16,7 +16,6 @@ func TestBeatsStartedAtDifferentTimesFallTogether(t *testing.T) {
 			for n := range 5 {
 				before := time.Now()
 				now := <-b.C
-				b.Next()
 				if now.UnixNano()%int64(250*time.Millisecond) != 0 {
 					t.Errorf("started %s late, beat %d at %s is not a multiple of the interval", late, n, now)
 				}
@@ -40,4 +39,22 @@ func TestUntilIsNeverZero(t *testing.T) {
 			t.Errorf("%s after a multiple: %s, want %s", after, got, want)
 		}
 	}
+}
+
+func TestAStoppedBeatIsSilentAndAMissedOneIsLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := beat.Every(time.Second)
+		<-time.After(time.Minute + 300*time.Millisecond)
+		<-b.C
+		start := time.Now()
+		if d := (<-b.C).Sub(start); d <= 0 || d > time.Second {
+			t.Errorf("the beat after a minute of missed ones comes after %s", d)
+		}
+		b.Stop()
+		select {
+		case at := <-b.C:
+			t.Errorf("a beat at %s after Stop", at)
+		case <-time.After(time.Minute):
+		}
+	})
 }

@@ -76,7 +76,6 @@ func (k *Keeper) Run(ctx context.Context) {
 			calm(false)
 			continue
 		case <-tick.C:
-			tick.Next()
 		}
 		now, used := time.Now(), k.used()
 		share := (used - last).Seconds() / max(now.Sub(at).Seconds(), 1e-3)

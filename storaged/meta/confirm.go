@@ -122,7 +122,6 @@ func (l *leader) confirmLoop() {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
-			tick.Next()
 		}
 		var waiting []metadb.Volume
 		l.view(func(s *state) {

@@ -30,7 +30,6 @@ func (l *leader) diskLoop() {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
-			tick.Next()
 		}
 		var chunks []block.ChunkID
 		l.view(func(s *state) {

@@ -45,7 +45,6 @@ func (s *server) electionLoop(ctx context.Context, raft Raft, db *metadb.DB) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			tick.Next()
 		case <-raft.LeaderChangedNotify():
 		}
 	}

@@ -43,7 +43,6 @@ func (l *leader) healthLoop() {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
-			tick.Next()
 		}
 	}
 }

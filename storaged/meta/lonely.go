@@ -40,7 +40,6 @@ func (s *server) lonelyLoop(ctx context.Context, raft Raft) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			tick.Next()
 		}
 		if raft.Leader() != 0 {
 			alone = 0

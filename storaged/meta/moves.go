@@ -90,7 +90,6 @@ func (l *leader) moveLoop() {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
-			tick.Next()
 		}
 		type job struct {
 			v  metadb.Volume

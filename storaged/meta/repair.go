@@ -173,7 +173,6 @@ func (l *leader) repairLoop() {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
-			tick.Next()
 			l.repairOnce(l.ctx)
 		}
 	}

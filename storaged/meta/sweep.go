@@ -64,7 +64,6 @@ func (l *leader) sweepLoop() {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
-			tick.Next()
 		}
 		for _, part := range []struct {
 			what string

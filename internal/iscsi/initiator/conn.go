@@ -131,7 +131,6 @@ func (c *conn) watch(end <-chan struct{}) error {
 		case <-end:
 			return nil
 		case now := <-tick.C:
-			tick.Next()
 			before := slot
 			slot = now.Truncate(idle)
 			if n := c.received.Load(); n != seen {
