@@ -4,15 +4,20 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/iomesh/iomesh/tests/procstat"
 )
 
 // podsMax is what three nodes may need; the original needs 40.
@@ -90,7 +95,8 @@ func daemons() (map[string]load, error) {
 	}
 	for _, e := range entries {
 		dir := filepath.Join("/proc", e.Name())
-		if _, err := strconv.Atoi(e.Name()); err != nil {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
 			continue
 		}
 		cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
@@ -110,26 +116,17 @@ func daemons() (map[string]load, error) {
 		default:
 			continue
 		}
-		raw, err := os.ReadFile(filepath.Join(dir, "stat"))
-		if err != nil {
+		u, err := procstat.Of(pid)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 			continue
 		}
-		// The name is in parentheses and may hold spaces.
-		_, rest, _ := strings.Cut(string(raw), ") ")
-		f := strings.Fields(rest)
-		if len(f) < 22 {
-			return nil, fmt.Errorf("%s/stat is not as expected", dir)
-		}
-		utime, err1 := strconv.ParseInt(f[11], 10, 64)
-		stime, err2 := strconv.ParseInt(f[12], 10, 64)
-		pages, err3 := strconv.ParseInt(f[21], 10, 64)
-		if err1 != nil || err2 != nil || err3 != nil {
-			return nil, fmt.Errorf("%s/stat is not as expected", dir)
+		if err != nil {
+			return nil, err
 		}
 		l := out[name]
 		l.n++
-		l.cpu += time.Duration(utime+stime) * 10 * time.Millisecond // USER_HZ is 100 on every architecture Go runs on
-		l.rss += pages * int64(os.Getpagesize())
+		l.cpu += u.CPU
+		l.rss += u.RSS
 		out[name] = l
 	}
 	return out, nil

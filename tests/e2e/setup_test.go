@@ -44,7 +44,7 @@ func onOwnCluster(t *testing.T, limit time.Duration, nodes int, tell func(contex
 	if err := l.Cluster.Down(ctx, true); err != nil {
 		t.Fatal(err)
 	}
-	setup := lab.Setup{Nodes: nodes, DisksPerNode: 2, DiskBytes: 3 << 30, Tag: tag}
+	setup := lab.Setup{Nodes: nodes, DisksPerNode: 2, DiskBytes: 5 << 28, Tag: tag}
 	if err := l.Up(ctx, setup); err != nil {
 		t.Fatal(err)
 	}

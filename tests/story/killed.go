@@ -49,7 +49,7 @@ const (
 )
 
 // step is a line by which the plugin tells of its progress: after some seconds, or what it begins with.
-var step = regexp.MustCompile(`^\s*\d+s  |^(Installing|Upgrading|Deleting|Removing|Device map|Waiting|Revision) `)
+var step = regexp.MustCompile(`^\s*\d+s  |^(Installing|Upgrading|Deleting|Removing|Device map|Revision) `)
 
 // next counts a step and returns who is to be killed at it, "" for nobody.
 func (h *hunt) next(line string) string {
@@ -100,7 +100,10 @@ func (s *story) attempt(h *hunt, args []string) (killed bool, err error) {
 		for lines.Scan() {
 			last = lines.Text()
 			fmt.Fprintf(s.l.Out, "          %s\n", last)
-			victim := h.next(last)
+			victim := ""
+			if !killed {
+				victim = h.next(last)
+			}
 			if victim == "" {
 				continue
 			}
@@ -179,7 +182,7 @@ func (s *story) installKilled() error {
 	if err != nil {
 		return err
 	}
-	h := &hunt{victims: []string{thePlugin}, every: 1, kills: 3}
+	h := &hunt{victims: []string{thePlugin}, every: 2, kills: 3}
 	if err := s.hunted(h, "install", "-f", values, "--wait", "--timeout", "4m"); err != nil {
 		return err
 	}

@@ -35,11 +35,11 @@ func (s *story) prepareNode() error {
 		}
 		return out, nil
 	}
-	if _, err := on(`printf %s "$1" >/usr/local/sbin/multipathd && chmod 755 /usr/local/sbin/multipathd && setsid --fork /usr/local/sbin/multipathd </dev/null >/dev/null 2>&1`, multipathd); err != nil {
+	if _, err := on(`mkdir -p /opt/bin && printf %s "$1" >/opt/bin/multipathd && chmod 755 /opt/bin/multipathd && setsid --fork /opt/bin/multipathd </dev/null >/dev/null 2>&1`, multipathd); err != nil {
 		return err
 	}
 	defer func() {
-		_, _ = on(`kill "$(cat /run/multipathd.pid)"; rm -f /usr/local/sbin/multipathd /run/multipathd.*`)
+		_, _ = on(`kill "$(cat /run/multipathd.pid)"; rm -f /opt/bin/multipathd /run/multipathd.*`)
 	}()
 	before, err := on(preparedFiles)
 	if err != nil {
