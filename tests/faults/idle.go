@@ -9,12 +9,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/iomesh/iomesh/tests/faults/cluster"
+	"github.com/iomesh/iomesh/tests/procstat"
 )
 
 // idleCPUMax is the share of one core that all daemons may take together.
@@ -125,13 +124,13 @@ func fetchProfile(ctx context.Context, socket string, d time.Duration, file stri
 
 func (b *bench) measure(ctx context.Context, d time.Duration) (usage, error) {
 	all := b.Processes()
-	before, woken := make([]time.Duration, len(all)), make([]uint64, len(all))
+	before, woken := make([]procstat.Usage, len(all)), make([]uint64, len(all))
 	for i, p := range all {
 		var err error
-		if before[i], _, err = cost(p); err != nil {
+		if before[i], err = procstat.Of(p.PID()); err != nil {
 			return usage{}, err
 		}
-		woken[i] = wakeups(p)
+		woken[i] = procstat.WakeUps(p.PID())
 	}
 	start := time.Now()
 	if err := pause(ctx, d); err != nil {
@@ -140,53 +139,16 @@ func (b *bench) measure(ctx context.Context, d time.Duration) (usage, error) {
 	elapsed := time.Since(start)
 	var u usage
 	for i, p := range all {
-		cpu, rss, err := cost(p)
+		now, err := procstat.Of(p.PID())
 		if err != nil {
 			return u, err
 		}
-		share := (cpu - before[i]).Seconds() / elapsed.Seconds()
-		woke := float64(int64(wakeups(p)-woken[i])) / elapsed.Seconds() // of threads that live
+		share := (now.CPU - before[i].CPU).Seconds() / elapsed.Seconds()
+		woke := float64(int64(procstat.WakeUps(p.PID())-woken[i])) / elapsed.Seconds()
 		u.cpu += share
 		u.wakes += woke
-		u.bytes += rss
-		u.rows = append(u.rows, row(p.Name, share, woke, rss))
+		u.bytes += now.RSS
+		u.rows = append(u.rows, row(p.Name, share, woke, now.RSS))
 	}
 	return u, nil
-}
-
-// cost is the processor time a process has had, and its resident memory (proc(5)).
-func cost(p *cluster.Process) (time.Duration, int64, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
-	if err != nil {
-		return 0, 0, err
-	}
-	// The name is in parentheses and may hold spaces.
-	_, rest, ok := strings.Cut(string(raw), ") ")
-	f := strings.Fields(rest)
-	if !ok || len(f) < 22 {
-		return 0, 0, errors.New("/proc/PID/stat is not as expected")
-	}
-	utime, err1 := strconv.ParseInt(f[11], 10, 64)
-	stime, err2 := strconv.ParseInt(f[12], 10, 64)
-	pages, err3 := strconv.ParseInt(f[21], 10, 64)
-	// USER_HZ is 100 on every architecture Go runs on.
-	return time.Duration(utime+stime) * 10 * time.Millisecond, pages * int64(os.Getpagesize()), errors.Join(err1, err2, err3)
-}
-
-// wakeups counts how often the threads of a process have gone to sleep by themselves (proc(5)), for each of which they were woken.
-func wakeups(p *cluster.Process) (n uint64) {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.PID()))
-	for _, file := range files {
-		raw, err := os.ReadFile(file)
-		if err != nil {
-			continue // a thread that has ended
-		}
-		for line := range strings.Lines(string(raw)) {
-			if v, ok := strings.CutPrefix(line, "voluntary_ctxt_switches:"); ok {
-				x, _ := strconv.ParseUint(strings.TrimSpace(v), 10, 64)
-				n += x
-			}
-		}
-	}
-	return n
 }
