@@ -34,8 +34,8 @@
 // # What is checked
 //
 // Every sector that is read must hold what some write put there, of this volume and this place, unchanged. The history of every shared block (and, in
-// a region for unaligned requests, sector) must be that of a linearizable register, with storaged/sim's checker; COMPARE AND WRITE must not find a value
-// twice. In a region in which no two requests meet, also with UNMAP, WRITE SAME and large writes, each read must return exactly what is known to be
+// a region for unaligned requests, sector) must be that of a linearizable register, with storaged/sim's checker; each attempt of a write that is sent
+// again is a write of its own, done at the latest when the last was answered. COMPARE AND WRITE must not find a value twice. In a region in which no two requests meet, also with UNMAP, WRITE SAME and large writes, each read must return exactly what is known to be
 // there. A snapshot, read through a volume restored from it, holds what each block held at one time between the call and the answer. After a grant was
 // withdrawn nothing of its initiator takes effect (I16). At the end everything is healed: all requests must be answered, all volumes be whole, every
 // set have the wanted number of members within two minutes, and the replicas on the disks be equal in data, stamps and checksums, in every view.
