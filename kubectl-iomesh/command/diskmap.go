@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -233,12 +234,25 @@ func (e *Env) applyMap(ctx context.Context, l *link.Link, c *v1alpha1.IOMeshClus
 	return patchCluster(ctx, l, c.Name, mapPatch(p), nil)
 }
 
+// marksOf are the labels and annotations that a plan gives to a disk that it takes.
+func marksOf(p *diskmap.Plan, t diskmap.Taken) map[string]any {
+	marks := map[string]any{}
+	if t.Label {
+		marks["labels"] = map[string]any{diskmap.LabelMap: string(p.MountType)}
+	}
+	if t.Replaces != "" {
+		marks["annotations"] = map[string]any{diskmap.AnnotationReplaces: t.Replaces}
+	}
+	return marks
+}
+
 func labelDisks(ctx context.Context, l *link.Link, p *diskmap.Plan, dryRun []string) error {
 	for _, t := range p.Takes {
-		if !t.Label {
+		marks := marksOf(p, t)
+		if len(marks) == 0 {
 			continue
 		}
-		if err := mergePatch(ctx, l.Devices(), t.Name, labelPatch(diskmap.LabelMap, string(p.MountType)), dryRun); err != nil {
+		if err := mergePatch(ctx, l.Devices(), t.Name, map[string]any{"metadata": marks}, dryRun); err != nil {
 			return fault.API(err, "label disk %s (%s on %s)", t.Name, t.Path, t.Node)
 		}
 	}
@@ -268,9 +282,9 @@ func (e *Env) dryMap(ctx context.Context, l *link.Link, c *v1alpha1.IOMeshCluste
 	}
 	var docs []map[string]any
 	for _, t := range p.Takes {
-		if t.Label {
+		if marks := marksOf(p, t); len(marks) > 0 {
 			o := object("BlockDevice", t.Name)
-			o["metadata"].(map[string]any)["labels"] = map[string]any{diskmap.LabelMap: string(p.MountType)}
+			maps.Copy(o["metadata"].(map[string]any), marks)
 			docs = append(docs, o)
 		}
 	}

@@ -19,8 +19,8 @@ import (
 // exchange is a change that takes disks out.
 type exchange struct {
 	out      []string // names, or NODE:PATH
-	in       string
-	object   string // confirmed by its name
+	in       string   // takes the place of the first of them, "" for none
+	object   string   // confirmed by its name
 	question string
 	dryRun   string
 	confirm  string
@@ -85,7 +85,7 @@ func (e *Env) diskReplaceCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if x.in, err = diskmap.Substitute(devices, args[0]); err != nil {
+				if x.in, err = diskmap.Substitute(c, devices, args[0]); err != nil {
 					return fault.Failed(nil, "", "%v", err)
 				}
 			}
@@ -122,6 +122,11 @@ func (e *Env) exchangeDisks(ctx context.Context, l *link.Link, c *v1alpha1.IOMes
 	plan, err := diskmap.Exchange(c, devices, x.out, x.in)
 	if err != nil {
 		return fault.Failed(nil, "", "%v", err)
+	}
+	if x.in != "" {
+		if err := plan.Replaces(devices, x.in, x.out[0]); err != nil {
+			return err
+		}
 	}
 	if dry != release.DryRunNone {
 		return e.dryMap(ctx, l, c, plan, dry)

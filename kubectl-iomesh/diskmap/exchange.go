@@ -106,11 +106,53 @@ func (p *Plan) enter(devices []v1alpha1.BlockDevice, name string) error {
 	return nil
 }
 
-// Substitute finds the disk to take the place of another: the only one that can be used on the same node and is not smaller.
-func Substitute(devices []v1alpha1.BlockDevice, old string) (string, error) {
+// AnnotationReplaces is put on a disk that takes the place of another, together with what has it selected: the name of the other and the id of the claim
+// that ends with it. By it the same replacement, asked for again, is found again, however far it has come.
+const AnnotationReplaces = "iomesh.com/replaces"
+
+// Replaces notes in the plan that the disk in takes the place of another one.
+func (p *Plan) Replaces(devices []v1alpha1.BlockDevice, in, old string) error {
+	n, err := Find(devices, in)
+	if err != nil {
+		return err
+	}
+	o, err := Find(devices, old)
+	if err != nil {
+		return err
+	}
+	for i := range p.Takes {
+		if p.Takes[i].Name == n.Name && o.Spec.Claim != nil {
+			p.Takes[i].Replaces = o.Name + "/" + o.Spec.Claim.UID
+		}
+	}
+	return nil
+}
+
+// replacement is the disk that has been chosen to take the place of another one, nil when none has.
+func replacement(c *v1alpha1.IOMeshCluster, devices []v1alpha1.BlockDevice, o *v1alpha1.BlockDevice) *v1alpha1.BlockDevice {
+	out := false
+	for _, s := range c.Spec.Chunk.DeviceMap {
+		out = out || o.Spec.Claim == nil && slices.Contains(s.Exclude, o.Name)
+	}
+	for i := range devices {
+		name, claim, ok := strings.Cut(devices[i].Annotations[AnnotationReplaces], "/")
+		// A disk that was taken into use again since has another claim.
+		if ok && name == o.Name && (out || o.Spec.Claim != nil && o.Spec.Claim.UID == claim) {
+			return &devices[i]
+		}
+	}
+	return nil
+}
+
+// Substitute finds the disk to take the place of another: the one that was chosen before, otherwise the only one that can be used on the same node and is
+// not smaller.
+func Substitute(c *v1alpha1.IOMeshCluster, devices []v1alpha1.BlockDevice, old string) (string, error) {
 	o, err := Find(devices, old)
 	if err != nil {
 		return "", err
+	}
+	if d := replacement(c, devices, o); d != nil {
+		return d.Name, nil
 	}
 	var fit []string
 	for i := range devices {

@@ -38,6 +38,8 @@ type Taken struct {
 	Content     string `json:"contentFingerprint"`
 	// Label says that the device gets the label LabelMap.
 	Label bool `json:"label,omitempty"`
+	// Replaces is what the device's annotation AnnotationReplaces will be, "" for none.
+	Replaces string `json:"replaces,omitempty"`
 }
 
 // Excluded is a device that matches the choice, or exists, and is not taken.

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -48,9 +49,9 @@ func (l *Lab) BuildNext(ctx context.Context, current Version) (Version, error) {
 }
 
 // Runs says which program of IOMesh does not run as a version, "" when all do: what the containers' programs say of themselves, and what the chunks have
-// told the metadata members.
+// told the metadata members. The attach pods are left out: they carry the volumes of running pods and are not restarted while there are any.
 func (l *Lab) Runs(ctx context.Context, v Version) string {
-	out, err := l.Kubectl(ctx, "-n", Namespace, "get", "pods", "-l", "app.kubernetes.io/part-of=iomesh", "-o",
+	out, err := l.Kubectl(ctx, "-n", Namespace, "get", "pods", "-l", "app.kubernetes.io/component in (controller,meta,chunk,node)", "-o",
 		`jsonpath={range .items[*]}{range .spec.containers[*]}{.image} {.name} {.command[0]}{"\n"}{end}{.metadata.name}{"\n"}{end}`)
 	if err != nil {
 		return err.Error()
@@ -91,8 +92,19 @@ func (l *Lab) Runs(ctx context.Context, v Version) string {
 			return "the chunk of node " + n.Name + " has said that it is " + n.Version
 		}
 	}
-	if out, err = l.Run(ctx, "kubectl-iomesh", "version", "-o", "json"); err != nil || strings.Contains(out, "skew") || !strings.Contains(out, `"iomesh/iomesh:`+v.Tag+`"`) {
-		return fmt.Sprintf("kubectl iomesh version says %s (%v)", out, err)
+	var told struct {
+		Images map[string]string `json:"images"`
+	}
+	if out, err = l.Run(ctx, "kubectl-iomesh", "version", "-o", "json"); err == nil {
+		err = json.Unmarshal([]byte(out), &told)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	for _, component := range []string{"controller", "meta", "chunk", "node"} {
+		if told.Images[component] != "iomesh/iomesh:"+v.Tag {
+			return "kubectl iomesh version says that " + component + " runs " + told.Images[component]
+		}
 	}
 	l.Say("%d programs say that they are %s", asked, v.Name)
 	return ""
