@@ -263,7 +263,7 @@ func (s *story) uninstallKilled() error {
 	if err := s.removeVolumes(); err != nil {
 		return err
 	}
-	h := &hunt{victims: []string{thePlugin, theAgents, theOperator}, every: 2, kills: 6}
+	h := &hunt{victims: []string{theOperator, theAgents, thePlugin}, every: 1, kills: 6}
 	if err := s.hunted(h, "uninstall", "--confirm", "iomesh", "--timeout", "6m"); err != nil {
 		return err
 	}
