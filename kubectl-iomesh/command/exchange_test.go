@@ -34,6 +34,11 @@ func TestTakingDisksAndNodesOut(t *testing.T) {
 		w.nodes = append(w.nodes, node("n4", "True"))
 		return w
 	}
+	removed := func() *world { // n4 was removed, and is still in Kubernetes
+		w := spare()
+		w.nodes[3].Labels = map[string]string{v1alpha1.LabelLeaving: "true"}
+		return w
+	}
 	maintenance := func() *world {
 		w := healthy()
 		w.ctl["node maintenance -- n3"], w.ctl["node active -- n3"] = "{}", "{}"
@@ -56,6 +61,7 @@ func TestTakingDisksAndNodesOut(t *testing.T) {
 		{"node-drain", four(), []string{"node", "drain", "n4", "--confirm", "n4", "--wait=false"}},
 		{"node-drain-unconfirmed", four(), []string{"node", "drain", "n4"}},
 		{"node-drain-empty", healthy(), []string{"node", "drain", "n7"}},
+		{"node-remove-again", removed(), []string{"node", "remove", "n4"}},
 		{"node-remove-meta", healthy(), []string{"node", "remove", "n1", "--confirm", "n1"}},
 		{"node-remove-member-moves", spare(), []string{"node", "remove", "n1", "--confirm", "n1", "--wait=false"}},
 		{"node-remove-unknown", healthy(), []string{"node", "remove", "n7", "--confirm", "n7"}},

@@ -148,7 +148,10 @@ func (e *Env) nodeRemoveCommand() *cobra.Command {
 				}
 			default:
 				if _, _, err := storageNode(ctx, l, name); err != nil {
-					return err
+					if !leaving(ctx, l, name) {
+						return err
+					}
+					e.say("Node %s has been removed already.", name)
 				}
 			}
 			err = e.await(ctx, x.timeout-e.Now().Sub(start), func(ctx context.Context) (string, bool, error) {
@@ -234,6 +237,12 @@ func markLeaving(ctx context.Context, l *link.Link, name string) error {
 		return fault.API(err, "label node %s", name)
 	}
 	return nil
+}
+
+// leaving reports whether a node was marked by markLeaving.
+func leaving(ctx context.Context, l *link.Link, name string) bool {
+	n, err := l.Core.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	return err == nil && n.Labels[v1alpha1.LabelLeaving] == "true"
 }
 
 // disksOf lists the disks of a node that the cluster holds, or that are on their way out.
