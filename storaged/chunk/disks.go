@@ -103,11 +103,12 @@ type disks struct {
 	journals map[string]*journalDisk
 	said     map[string]diskdir.Status
 	kick     chan struct{}
+	changed  chan struct{} // capacity 1: a disk is in another state, for the reporter
 }
 
 func newDisks(dir string, cluster block.ClusterID, ev diskEvents, log *slog.Logger) *disks {
 	return &disks{dir: dir, cluster: cluster, events: ev, log: log, device: openDevice,
-		open: map[string]*disk{}, journals: map[string]*journalDisk{}, said: map[string]diskdir.Status{}, kick: make(chan struct{}, 1)}
+		open: map[string]*disk{}, journals: map[string]*journalDisk{}, said: map[string]diskdir.Status{}, kick: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 }
 
 // rescan is how often the directory is read; statusEvery how often an unchanged status is written anew.
@@ -161,7 +162,16 @@ func (d *disks) fail(x *disk, reason error) {
 	d.mu.Unlock()
 	if first {
 		d.log.Error("disk failed", "disk", x.id.String(), "device", x.entry.Device, "err", reason)
+		d.tell()
 		d.wake()
+	}
+}
+
+// tell has the metadata leader told at once that a disk is in another state.
+func (d *disks) tell() {
+	select {
+	case d.changed <- struct{}{}:
+	default:
 	}
 }
 
@@ -287,12 +297,14 @@ func (d *disks) openStore(ctx context.Context, e diskdir.Entry) (*disk, error) {
 			what := fmt.Sprintf("a %s has not come back from the disk since %s; it is used again as soon as it answers", s.Op, s.Since.UTC().Format(time.RFC3339))
 			if x.stalled.Swap(&what) == nil {
 				x.stalls.Add(1)
+				d.tell()
 				d.log.Warn("disk stalls", "disk", x.id.String(), "device", e.Device, "op", s.Op, "since", s.Since)
 			}
 			d.wake()
 		},
 		OnStallEnd: func() {
 			x.stalled.Store(nil)
+			d.tell()
 			d.log.Info("disk answers again", "disk", x.id.String(), "device", e.Device)
 			d.wake()
 		},

@@ -235,6 +235,9 @@ func (l *metaLink) stream(ctx context.Context, addr string) error {
 			case <-l.s.peers.changed: // who cannot be reached any more decides on failover
 				due = true
 				n--
+			case <-l.s.disks.changed:
+				due = true
+				n--
 			case <-ctx.Done():
 				_ = st.CloseSend()
 				return nil
@@ -249,11 +252,11 @@ type reporter struct {
 	changes uint64 // target.Changes at the last report
 	last    map[block.VolumeID]string
 	batches map[block.DiskID]uint64 // journal batches at the last full report
-	failed  map[block.DiskID]bool   // as last told
+	state   map[block.DiskID]string // as last told
 }
 
 func newReporter(s *Server) *reporter {
-	return &reporter{s: s, last: map[block.VolumeID]string{}, batches: map[block.DiskID]uint64{}, failed: map[block.DiskID]bool{}}
+	return &reporter{s: s, last: map[block.VolumeID]string{}, batches: map[block.DiskID]uint64{}, state: map[block.DiskID]string{}}
 }
 
 func (r *reporter) report(full bool) *storagedv1.HeartbeatRequest {
@@ -265,11 +268,12 @@ func (r *reporter) report(full bool) *storagedv1.HeartbeatRequest {
 	all := full || changes != r.changes
 	r.changes = changes
 	for _, d := range s.disks.all() {
-		failed := s.disks.failure(d) != nil
-		if !full && failed == r.failed[d.id] {
+		// Told at once: the replicas of a failed disk leave their sets, and one that answers again is not to be replaced.
+		state, _ := s.diskState(d)
+		if !full && state == r.state[d.id] {
 			continue
 		}
-		r.failed[d.id] = failed // told at once: its replicas leave their sets
+		r.state[d.id] = state
 		dr := s.diskReport(d)
 		// The store's average is of the last requests, however long ago: it counts while there are any.
 		st := d.store.Stats()

@@ -17,15 +17,22 @@ func (s *Server) diskReport(d *disk) *storagedv1.DiskReport {
 	st := d.store.Stats()
 	sb := d.store.Superblock()
 	r := &storagedv1.Disk{Id: d.id.String(), Name: d.entry.Name, Node: s.o.Node, Chunk: uint32(s.id), MountType: d.entry.MountType,
-		SizeBytes: uint64(max(0, st.CapacityBytes)), UsedBytes: uint64(max(0, st.UsedBytes)), State: "Active", Replicas: uint32(st.Replicas),
+		SizeBytes: uint64(max(0, st.CapacityBytes)), UsedBytes: uint64(max(0, st.UsedBytes)), Replicas: uint32(st.Replicas),
 		IoErrors: st.ReadErrors + st.WriteErrors, ChecksumErrors: st.ChecksumErrors + st.MetaErrors, Device: d.entry.Device,
 		LastSeen: timestamppb.Now()}
-	if err := s.disks.failure(d); err != nil {
-		r.State, r.Message = "Failed", err.Error()
-	} else if what := d.stalled.Load(); what != nil {
-		r.State, r.Message = "Stalled", *what
-	}
+	r.State, r.Message = s.diskState(d)
 	return &storagedv1.DiskReport{Disk: r, MountCounter: sb.MountCount}
+}
+
+// diskState is how a disk is, and why if it is not Active.
+func (s *Server) diskState(d *disk) (state, why string) {
+	if err := s.disks.failure(d); err != nil {
+		return "Failed", err.Error()
+	}
+	if what := d.stalled.Load(); what != nil {
+		return "Stalled", *what
+	}
+	return "Active", ""
 }
 
 // report describes an owned volume: what the machine reported last.
