@@ -28,7 +28,7 @@ var planted = []struct {
 	{"unpublish without drain", 0, target.BugEarlyClose, withdrawals, 60},
 	{"session reinstated before drain", 0, target.BugEarlyReinstatement, counting, 200},
 	{"acknowledge when one member has it", replication.BugAckEarly, 0, Random, 40},
-	{"no roll-forward at takeover", replication.BugNoRollForward, 0, Random, 100},
+	{"no roll-forward at takeover", replication.BugNoRollForward, 0, Random, 400},
 }
 
 // reconnects are runs in which clients lose their connections while members are slow.
