@@ -13,8 +13,9 @@ import (
 
 // Usage is what a process has used so far.
 type Usage struct {
-	CPU time.Duration // user and system time of all threads, also of those that have ended, to 10 ms
-	RSS int64         // resident memory in bytes
+	Parent int           // process number of the parent
+	CPU    time.Duration // user and system time of all threads, also of those that have ended, to 10 ms
+	RSS    int64         // resident memory in bytes
 }
 
 // Of reads the usage of a process.
@@ -40,14 +41,15 @@ func parse(stat string) (Usage, error) {
 	if len(f) < 22 {
 		return Usage{}, fmt.Errorf("%d fields after the name, want at least 22", len(f))
 	}
+	parent, err0 := strconv.Atoi(f[1])
 	utime, err1 := strconv.ParseInt(f[11], 10, 64)
 	stime, err2 := strconv.ParseInt(f[12], 10, 64)
 	pages, err3 := strconv.ParseInt(f[21], 10, 64)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	if err := errors.Join(err0, err1, err2, err3); err != nil {
 		return Usage{}, err
 	}
 	// USER_HZ is 100 on every architecture Go runs on.
-	return Usage{CPU: time.Duration(utime+stime) * 10 * time.Millisecond, RSS: pages * int64(os.Getpagesize())}, nil
+	return Usage{Parent: parent, CPU: time.Duration(utime+stime) * 10 * time.Millisecond, RSS: pages * int64(os.Getpagesize())}, nil
 }
 
 // WakeUps counts how often the threads of a process that live have gone to sleep by themselves, for each of which they were woken.

@@ -10,7 +10,7 @@ func TestAStatLineIsReadWhateverTheNameIs(t *testing.T) {
 	const rest = "S 1 2 2 0 -1 4194560 22 0 1 0 1234 56 0 0 20 0 9 0 100 1290000 12288 18446744073709551615 1 1 0"
 	for _, name := range []string{"storaged", "a b", "x) (y", "kworker/0:1) S 1 2"} {
 		u, err := parse("17 (" + name + ") " + rest)
-		if err != nil || u.CPU != 12900*time.Millisecond || u.RSS != 12288*int64(os.Getpagesize()) {
+		if err != nil || u.Parent != 1 || u.CPU != 12900*time.Millisecond || u.RSS != 12288*int64(os.Getpagesize()) {
 			t.Errorf("%q: %+v, %v", name, u, err)
 		}
 	}

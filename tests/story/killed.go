@@ -164,17 +164,7 @@ func (s *story) whole(disks int) error {
 	if err := s.l.Until(s.ctx, 3*time.Minute, "every pod of IOMesh is ready", func(ctx context.Context) string { return s.l.NotRunning(ctx) }); err != nil {
 		return err
 	}
-	if err := s.healthy("all replicas are in sync"); err != nil {
-		return err
-	}
-	st, err := s.l.Status(s.ctx)
-	if err != nil {
-		return err
-	}
-	if st.Disks.Active != disks {
-		return fmt.Errorf("%d disks are active, want %d", st.Disks.Active, disks)
-	}
-	return s.pauses()
+	return s.undisturbed(disks)
 }
 
 func (s *story) installKilled() error {
@@ -207,11 +197,7 @@ func (s *story) upgradeKilled(next lab.Version) error {
 }
 
 func (s *story) replaceKilled() error {
-	node, err := s.away()
-	if err != nil {
-		return err
-	}
-	list, err := s.on(node)
+	list, err := s.disksAway()
 	if err != nil {
 		return err
 	}

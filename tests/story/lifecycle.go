@@ -98,6 +98,11 @@ func (s *story) rolled(v lab.Version) error {
 	if err := s.l.Until(s.ctx, 3*time.Minute, "everything says that it is "+v.Name, func(ctx context.Context) string { return s.l.Runs(ctx, v) }); err != nil {
 		return err
 	}
+	return s.undisturbed(4)
+}
+
+// undisturbed demands that all replicas are in sync and as many disks active as there were, and tells the writers' longest pauses.
+func (s *story) undisturbed(disks int) error {
 	if err := s.healthy("all replicas are in sync"); err != nil {
 		return err
 	}
@@ -105,8 +110,8 @@ func (s *story) rolled(v lab.Version) error {
 	if err != nil {
 		return err
 	}
-	if st.Disks.Active != 4 {
-		return fmt.Errorf("%d disks are active, 4 were", st.Disks.Active)
+	if st.Disks.Active != disks {
+		return fmt.Errorf("%d disks are active, want %d", st.Disks.Active, disks)
 	}
 	return s.pauses()
 }

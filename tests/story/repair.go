@@ -105,12 +105,17 @@ func (s *story) away() (string, error) {
 	return "", fmt.Errorf("no node but %s has a replica of the volume: %s", pod, out)
 }
 
-func (s *story) replaceDisk() error {
+// disksAway are the disks of a node that has a replica of the volume and not the pod.
+func (s *story) disksAway() ([]device, error) {
 	node, err := s.away()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	list, err := s.on(node)
+	return s.on(node)
+}
+
+func (s *story) replaceDisk() error {
+	list, err := s.disksAway()
 	if err != nil {
 		return err
 	}

@@ -1,57 +1,18 @@
 package suite
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/iomesh/iomesh/tests/procstat"
 )
 
 // ticksPerSecond is USER_HZ, which is 100 on every Linux that Go runs on.
 const ticksPerSecond = 100
-
-// cpuOf is the CPU time, user and system, that a process has used with all its threads.
-func cpuOf(pid int) (time.Duration, error) {
-	st, err := readStat(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
-	}
-	return st.cpu, nil
-}
-
-type stat struct {
-	parent int
-	cpu    time.Duration
-}
-
-func readStat(path string) (stat, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return stat{}, err
-	}
-	// The name in parentheses may hold anything; what follows the last one is fixed (proc(5)): state, ppid, …, utime (14), stime (15).
-	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(f) < 13 {
-		return stat{}, fmt.Errorf("%s: %d fields", path, len(f))
-	}
-	parent, _ := strconv.Atoi(f[1])
-	user, _ := strconv.ParseInt(f[11], 10, 64)
-	system, _ := strconv.ParseInt(f[12], 10, 64)
-	return stat{parent, time.Duration(user+system) * (time.Second / ticksPerSecond)}, nil
-}
-
-// rssOf is the resident memory of a process in bytes; 0 if it is gone.
-func rssOf(pid int) uint64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if f := strings.Fields(string(b)); err == nil && len(f) > 1 {
-		pages, _ := strconv.ParseUint(f[1], 10, 64)
-		return pages * uint64(os.Getpagesize())
-	}
-	return 0
-}
 
 // busy is the CPU time that the machine has used for all but kernel threads, whose work is made by what is measured.
 func busy() (time.Duration, error) {
@@ -75,8 +36,9 @@ func busy() (time.Duration, error) {
 		return 0, fmt.Errorf("list processes: %w", err)
 	}
 	for _, p := range stats {
-		if st, err := readStat(p); err == nil && (st.parent == 2 || p == "/proc/2/stat") {
-			sum -= st.cpu
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+		if u, err := procstat.Of(pid); err == nil && (u.Parent == 2 || pid == 2) {
+			sum -= u.CPU
 		}
 	}
 	return sum, nil
@@ -110,15 +72,18 @@ type meter struct {
 
 func startMeter(pids map[string]int) (*meter, error) {
 	m := &meter{pids: pids, before: map[string]time.Duration{}, start: time.Now()}
-	var err error
 	for name, pid := range pids {
-		if m.before[name], err = cpuOf(pid); err != nil {
-			return nil, err
+		u, err := procstat.Of(pid)
+		if err != nil {
+			return nil, fmt.Errorf("CPU time of %s: %w", name, err)
 		}
+		m.before[name] = u.CPU
 	}
-	if m.self, err = cpuOf(os.Getpid()); err != nil {
-		return nil, err
+	self, err := procstat.Of(os.Getpid())
+	if err != nil {
+		return nil, fmt.Errorf("CPU time of this process: %w", err)
 	}
+	m.self = self.CPU
 	m.all, err = busy()
 	return m, err
 }
@@ -129,17 +94,17 @@ func (m *meter) stop() (usage, error) {
 	if err != nil {
 		return u, err
 	}
-	self, err := cpuOf(os.Getpid())
+	self, err := procstat.Of(os.Getpid())
 	if err != nil {
-		return u, err
+		return u, fmt.Errorf("CPU time of this process: %w", err)
 	}
-	foreign := all - m.all - (self - m.self)
+	foreign := all - m.all - (self.CPU - m.self)
 	for name, pid := range m.pids {
-		c, err := cpuOf(pid)
+		now, err := procstat.Of(pid)
 		if err != nil {
-			return u, err
+			return u, fmt.Errorf("CPU time of %s: %w", name, err)
 		}
-		u.CPU[name], u.RSS[name] = c-m.before[name], rssOf(pid)
+		u.CPU[name], u.RSS[name] = now.CPU-m.before[name], uint64(now.RSS)
 		foreign -= u.CPU[name]
 	}
 	u.Foreign = max(0, foreign.Seconds()/time.Since(m.start).Seconds())
