@@ -61,17 +61,8 @@ func (p *Pool) Get(n int) *Buf {
 		cl.bufs = cl.bufs[:l-1]
 	}
 	cl.mu.Unlock()
-	if b == nil && 1<<(minShift+c) >= slabMin {
-		bufs := p.cut(int8(c))
-		b = &bufs[0]
-		p.free.Add(int64(len(bufs)-1) * int64(len(b.full)))
-		cl.mu.Lock()
-		for i := range bufs[1:] {
-			cl.bufs = append(cl.bufs, &bufs[1+i])
-		}
-		cl.mu.Unlock()
-	} else if b == nil {
-		b = &Buf{full: Aligned(1 << (minShift + c)), class: int8(c), pool: p}
+	if b == nil {
+		b = p.cut(c)
 	} else {
 		p.free.Add(-int64(len(b.full)))
 	}
