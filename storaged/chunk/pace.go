@@ -13,32 +13,39 @@ const (
 	paceWindow = 200 * time.Millisecond
 	// paceFloor is the rate that copies get however busy the clients are: redundancy comes back in bounded time.
 	paceFloor = 16 << 20
-	// paceRequestsMin is the number of requests in a window below which nobody is in a hurry.
+	// paceRequestsMin is the number of requests in a window below which nobody is in a hurry, paceTailMin that from which its slowest ones say something.
 	paceRequestsMin = 5
+	paceTailMin     = 100
+	// paceTail is the quantile that is looked at beside the mean.
+	paceTail = 0.99
+	// paceInFlight is the number of blocks copied at a time, per volume, while clients are there: what a request of theirs may have to wait behind.
+	paceInFlight = 2 * replication.CopyBlocks
 )
 
 // pacer decides how fast the owned volumes may resync: as fast as allowed while the clients do not notice, else less (I9). It compares what the
-// clients' requests take with what they took while nothing was copied; more than twice that, and more than a
-// millisecond longer, is noticeable.
+// clients' requests take with what they took while nothing was copied. Noticeable is a mean of more than twice that, or slowest requests that take
+// more than half as long again, and each more than a millisecond longer.
 //
 // Not safe for concurrent use.
 type pacer struct {
 	rate    float64 // bytes per second
 	base    float64 // seconds a request takes without copies; 0: not known
+	tail    float64 // the same of paceTail of the requests
 	sum     replication.Latency
 	since   replication.Time
 	pressed bool // clients wait longer than they should
+	busy    bool // there are clients
 }
 
 // paced is what may be read and copied until the next call.
 type paced struct {
-	resync, scrub int64 // bytes
+	resync, scrub int64  // bytes
+	inFlight      uint32 // blocks at a time; 0: as many as there may be
 }
 
 // next takes what happened since the last call, and how long that is.
-func (p *pacer) next(now replication.Time, took time.Duration, lat replication.Latency, copying bool, resyncMax, scrubMax int64) paced {
-	p.sum.Requests += lat.Requests
-	p.sum.Total += lat.Total
+func (p *pacer) next(now replication.Time, took time.Duration, lat *replication.Latency, copying bool, resyncMax, scrubMax int64) paced {
+	p.sum.Merge(lat)
 	if p.rate == 0 {
 		p.rate, p.since = float64(resyncMax)/4, now
 	}
@@ -48,6 +55,9 @@ func (p *pacer) next(now replication.Time, took time.Duration, lat replication.L
 	}
 	share := func(rate float64) int64 { return int64(rate * min(took, 100*time.Millisecond).Seconds()) }
 	out := paced{resync: share(p.rate)}
+	if p.busy {
+		out.inFlight = paceInFlight
+	}
 	if !copying && !p.pressed {
 		out.scrub = share(float64(scrubMax))
 	}
@@ -55,7 +65,7 @@ func (p *pacer) next(now replication.Time, took time.Duration, lat replication.L
 }
 
 func (p *pacer) judge(copying bool, limit float64) {
-	if p.sum.Requests < paceRequestsMin {
+	if p.busy = p.sum.Requests >= paceRequestsMin; !p.busy {
 		p.rate, p.pressed = min(limit, 2*max(p.rate, paceFloor)), false
 		return
 	}
@@ -64,11 +74,28 @@ func (p *pacer) judge(copying bool, limit float64) {
 		p.base = mean
 	}
 	p.pressed = mean > max(2*p.base, p.base+time.Millisecond.Seconds())
+	tail := p.tail
+	if p.sum.Requests >= paceTailMin {
+		tail = p.sum.Quantile(paceTail).Seconds()
+		if p.tail == 0 {
+			p.tail = tail
+		}
+		p.pressed = p.pressed || tail > max(1.5*p.tail, p.tail+time.Millisecond.Seconds())
+	}
+	learn := func(mean, tail, slowly float64) {
+		p.base += (mean - p.base) / slowly
+		p.tail += (tail - p.tail) / slowly
+	}
+	if copying { // what is there with copies is not more without them
+		p.base -= max(0, p.base-mean) / 10
+		p.tail -= max(0, p.tail-tail) / 10
+	}
 	switch {
 	case !copying:
-		p.base += (mean - p.base) / 10
+		// A single hold-up, like that of a node that has died, shall not count for long.
+		learn(min(mean, 2*p.base), min(tail, 2*p.tail), 10)
 	case p.pressed && p.rate <= paceFloor:
-		p.base += (mean - p.base) / 500 // it is not the copies: the clients' load is another than it was
+		learn(mean, tail, 500) // it is not the copies: the clients' load is another than it was
 	case p.pressed:
 		p.rate *= 0.7
 	default:
@@ -119,7 +146,7 @@ func (t *volumes) tick() {
 	if len(p.list) == 0 {
 		return
 	}
-	give := p.pacer.next(now, took, p.lat, len(p.joining) > 0, t.s.o.ResyncBytesPerSecond, t.s.o.ScrubBytesPerSecond)
+	give := p.pacer.next(now, took, &p.lat, len(p.joining) > 0, t.s.o.ResyncBytesPerSecond, t.s.o.ScrubBytesPerSecond)
 	p.lat = replication.Latency{}
 	resync := give.resync / int64(max(1, len(p.joining)))
 	joining := map[*volume]bool{}
@@ -129,7 +156,7 @@ func (t *volumes) tick() {
 		v.mu.Lock()
 		if !v.lost {
 			if p.joining[v] {
-				out.list = v.o.ResyncBudget(now, resync, out.list)
+				out.list = v.o.ResyncBudget(now, resync, give.inFlight, out.list)
 			}
 			if p.scrub.at == v && give.scrub > 0 {
 				out.list = v.o.ScrubBudget(now, give.scrub, out.list)
@@ -139,8 +166,7 @@ func (t *volumes) tick() {
 				joining[v] = true
 			}
 			l := v.o.Latency()
-			p.lat.Requests += l.Requests
-			p.lat.Total += l.Total
+			p.lat.Merge(&l)
 			v.settle(out)
 		}
 		if p.scrub.at == v && (v.lost || v.o.ScrubPasses() != p.scrub.passes) {

@@ -14,6 +14,7 @@ func TestResyncMakesWayForClients(t *testing.T) {
 		ms      float64 // a request takes
 		n       uint64  // requests per tick
 		copying bool
+		slow    float64 // what one of them takes, if not 0
 	}
 	for _, c := range []struct {
 		name   string
@@ -21,13 +22,16 @@ func TestResyncMakesWayForClients(t *testing.T) {
 		lo, hi int64 // resync, bytes per second
 		scrubs bool
 	}{
-		{"nobody is there: as fast as allowed", []load{{2, 0, 0, true}}, limit * 95 / 100, limit, false},
-		{"clients do not notice: as fast as allowed", []load{{3, 1, 20, false}, {20, 1.5, 20, true}}, limit * 95 / 100, limit, false},
-		{"clients wait: down to the floor", []load{{3, 1, 20, false}, {10, 9, 20, true}}, paceFloor * 95 / 100, paceFloor, false},
-		{"and up again when they have gone", []load{{3, 1, 20, false}, {10, 9, 20, true}, {3, 0, 0, true}}, limit * 95 / 100, limit, false},
-		{"another load is not blamed on the copies for ever", []load{{3, 1, 20, false}, {180, 9, 20, true}}, 2 * paceFloor, limit, false},
-		{"scrub goes on while nothing is copied", []load{{3, 1, 20, false}}, 0, limit, true},
-		{"and rests while clients wait", []load{{3, 1, 20, false}, {1, 9, 20, false}}, 0, limit, false},
+		{"nobody is there: as fast as allowed", []load{{2, 0, 0, true, 0}}, limit * 95 / 100, limit, false},
+		{"clients do not notice: as fast as allowed", []load{{3, 1, 20, false, 0}, {20, 1.5, 20, true, 0}}, limit * 95 / 100, limit, false},
+		{"clients wait: down to the floor", []load{{3, 1, 20, false, 0}, {10, 9, 20, true, 0}}, paceFloor * 95 / 100, paceFloor, false},
+		{"one in twenty waits: down to the floor", []load{{3, 1, 20, false, 5}, {10, 1, 20, true, 10}}, paceFloor * 95 / 100, paceFloor, false},
+		{"a moment's hold-up before does not count", []load{{3, 1, 20, false, 5}, {1, 200, 20, false, 0}, {10, 1, 20, true, 20}}, paceFloor * 95 / 100, paceFloor, false},
+		{"one in twenty has always waited", []load{{3, 1, 20, false, 10}, {20, 1, 20, true, 10}}, limit * 95 / 100, limit, false},
+		{"and up again when they have gone", []load{{3, 1, 20, false, 0}, {10, 9, 20, true, 0}, {3, 0, 0, true, 0}}, limit * 95 / 100, limit, false},
+		{"another load is not blamed on the copies for ever", []load{{3, 1, 20, false, 0}, {180, 9, 20, true, 0}}, 2 * paceFloor, limit, false},
+		{"scrub goes on while nothing is copied", []load{{3, 1, 20, false, 0}}, 0, limit, true},
+		{"and rests while clients wait", []load{{3, 1, 20, false, 0}, {1, 9, 20, false, 0}}, 0, limit, false},
 	} {
 		var p pacer
 		var now replication.Time
@@ -35,8 +39,15 @@ func TestResyncMakesWayForClients(t *testing.T) {
 		for _, l := range c.load {
 			for range l.seconds * int(time.Second/tick) {
 				now = now.Add(tick)
-				lat := replication.Latency{Requests: l.n, Total: time.Duration(float64(l.n) * l.ms * float64(time.Millisecond))}
-				got = p.next(now, tick, lat, l.copying, limit, scrub)
+				var lat replication.Latency
+				for i := range l.n {
+					d := time.Duration(l.ms * float64(time.Millisecond))
+					if l.slow > 0 && i == 0 {
+						d = time.Duration(l.slow * float64(time.Millisecond))
+					}
+					lat.Add(d)
+				}
+				got = p.next(now, tick, &lat, l.copying, limit, scrub)
 			}
 		}
 		if rate := got.resync * int64(time.Second/tick); rate < c.lo || rate > c.hi {

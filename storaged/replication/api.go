@@ -23,7 +23,7 @@ package replication
 //	o.Grow(now, records, sizeBlocks, out) out            extents were appended
 //	o.AddMember(now, extent, Member, out) out            rebuild onto a new disk → ReportJoined or ReportJoinFailed
 //	o.RemoveMember(now, extent, disk, out) out           drain → ReportSet or ReportRefused
-//	o.ResyncBudget(now, bytes, out) out                  lets resync copy so many bytes more; none without it
+//	o.ResyncBudget(now, bytes, inFlight, out) out        lets resync copy so many bytes more; none without it
 //	o.ScrubBudget(now, bytes, out) out                   lets scrub read so many bytes more; none without it
 //	o.ScrubAgain(now, out) out                           has scrub read the whole volume once from its first block
 //	o.Joining() bool                                     a resync is under way

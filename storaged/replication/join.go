@@ -197,6 +197,7 @@ func (o *Owner) joinFailed(e *extent, why Status) {
 
 // endJoin forgets the resync and its messages.
 func (o *Owner) endJoin(e *extent) {
+	o.copying -= e.join.openBlocks
 	e.join = nil
 	o.joins--
 	for r := e.jobs.head; r != nil; {
@@ -372,7 +373,7 @@ func runAt(l *[]Run, at, limit block.No) (Run, block.No) {
 
 // copyNext begins the copy of the next piece, if the budget allows.
 func (o *Owner) copyNext(e *extent, j *join) bool {
-	if j.open >= CopiesMax || j.openBlocks >= CopiesBlocksMax || o.budget <= 0 && j.revive == 0 {
+	if j.open >= CopiesMax || j.openBlocks >= CopiesBlocksMax || (o.budget <= 0 || o.copying >= o.copyMax) && j.revive == 0 {
 		return false
 	}
 	rng := j.todo[0]
@@ -385,6 +386,7 @@ func (o *Owner) copyNext(e *extent, j *join) bool {
 	}
 	j.open++
 	j.openBlocks += rng.Count
+	o.copying += rng.Count
 	o.budget -= int64(rng.SizeBytes())
 	o.joinGet(e, j, rng, 0)
 	return true
@@ -468,6 +470,7 @@ func (o *Owner) onJoinReply(r *request, m *Message) {
 	case stepPut:
 		j.open--
 		j.openBlocks -= rng.Count
+		o.copying -= rng.Count
 		j.copied += uint64(rng.SizeBytes())
 		j.left -= min(j.left, uint64(rng.SizeBytes()))
 		if j.copied-j.told >= joinReportBytes {
@@ -489,13 +492,16 @@ func (o *Owner) onJoinReply(r *request, m *Message) {
 	o.joinStep(e)
 }
 
-// ResyncBudget lets resync copy so many bytes more. What is not used is kept up to a bound.
-func (o *Owner) ResyncBudget(now Time, bytes int64, out []Effect) []Effect {
+// ResyncBudget lets resync copy so many bytes more, with about so many blocks in flight at a time, 0 for the most. Of what is not used, what
+// was given in the last two calls is kept.
+func (o *Owner) ResyncBudget(now Time, bytes int64, inFlight uint32, out []Effect) []Effect {
 	if !o.enter(now, out) {
 		return out
 	}
-	const keepMax = 64 << 20
-	o.budget = min(o.budget+bytes, keepMax)
+	o.budget = min(o.budget, bytes) + bytes
+	if o.copyMax = inFlight; inFlight == 0 {
+		o.copyMax = JoinsMax * CopiesBlocksMax
+	}
 	if o.joins > 0 {
 		for _, e := range o.active {
 			if e.join != nil {

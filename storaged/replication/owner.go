@@ -40,6 +40,8 @@ type Owner struct {
 	latency    Latency
 	scrub      scrub
 	joins      int
+	copying    uint32 // blocks of resyncs in flight, and how many may be
+	copyMax    uint32
 	cursor     int // of the search for resyncs
 	idleCursor int // of dropIdle
 	absent     int // extents with absent replicas

@@ -133,7 +133,7 @@ func (o *Owner) onReadReply(r *request, m *Message) {
 		o.recovered(e, i)
 		r.top = max(r.top, m.Stamp)
 		if o.readable(r) {
-			o.latency.add(o.now.Sub(r.sentAt))
+			o.latency.Add(o.now.Sub(r.sentAt))
 			c := o.complete(r.tag, ResultOK)
 			c.Data, c.Sums, c.Range = m.Data, m.Sums, r.rng
 			o.pool.put(r)

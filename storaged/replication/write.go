@@ -381,7 +381,7 @@ func (o *Owner) finish(r *request, res Result, applied bool) {
 	if !applied {
 		o.unread(r)
 	}
-	o.latency.add(o.now.Sub(r.sentAt))
+	o.latency.Add(o.now.Sub(r.sentAt))
 	o.answerWrite(r, res)
 	if applied && e.join != nil && r.sent.has(e.join.slot) && !r.acked.has(e.join.slot) {
 		e.lingering.push(r)

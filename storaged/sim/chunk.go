@@ -182,7 +182,7 @@ func (c *chunk) tick() {
 		c.do(c.owner.Tick(c.clock(), c.effects()))
 	}
 	if c.owner != nil && c.owner.Joining() {
-		c.do(c.owner.ResyncBudget(c.clock(), int64(c.w.cfg.Budget)*block.Size, c.effects()))
+		c.do(c.owner.ResyncBudget(c.clock(), int64(c.w.cfg.Budget)*block.Size, 0, c.effects()))
 	}
 	if c.owner != nil && c.w.cfg.Scrub {
 		c.do(c.owner.ScrubBudget(c.clock(), replication.ScrubBlocks*block.Size, c.effects()))

@@ -129,10 +129,11 @@ func (c *cluster) ctl(ctx context.Context, into any, args ...string) error {
 	cmd := exec.CommandContext(ctx, c.storaged, args...)
 	out, err := cmd.Output()
 	var ee *exec.ExitError
-	if errors.As(err, &ee) {
+	// A command that found something wrong with the cluster tells what it found all the same.
+	if errors.As(err, &ee) && len(out) == 0 {
 		return fmt.Errorf("storaged %v: %s", args, ee.Stderr)
 	}
-	if err != nil {
+	if err != nil && ee == nil {
 		return fmt.Errorf("storaged %v: %w", args, err)
 	}
 	if err := json.Unmarshal(out, into); err != nil {

@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,6 +60,30 @@ func (u usage) total() time.Duration {
 		sum += d
 	}
 	return sum
+}
+
+// settle waits until a subject's processes have no work left from what came before: they together use less than a tenth of a core for a while.
+func settle(ctx context.Context, s Subject) error {
+	const look, calm = 500 * time.Millisecond, 0.1
+	return until(ctx, 2*time.Minute, s.Name()+" has done what was left to do", func() error {
+		m, err := startMeter(s.Processes())
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(look):
+		}
+		u, err := m.stop()
+		if err != nil {
+			return err
+		}
+		if share := u.total().Seconds() / time.Since(m.start).Seconds(); share > calm {
+			return fmt.Errorf("still %.2f of a core", share)
+		}
+		return nil
+	})
 }
 
 // meter measures a run of a subject's processes.

@@ -123,7 +123,8 @@ func (r *Runner) scaleSizes(ctx context.Context, t *Table, storaged, dir string)
 	})
 }
 
-// scaleChain takes snapshots, with writes between them, and measures the live volume.
+// scaleChain takes snapshots, with writes between them, and measures the live volume. After the last snapshot it is written in full, because the first
+// write to a place after a snapshot costs a copy of its unit, with one snapshot as with many.
 func (r *Runner) scaleChain(ctx context.Context, t *Table, storaged, dir string) error {
 	const span = 128 << 20
 	return within(ctx, ClusterOptions{Storaged: storaged, Dir: dir, DiskBytes: 24 << 30, Sparse: true}, func(c *cluster) error {
@@ -142,6 +143,10 @@ func (r *Runner) scaleChain(ctx context.Context, t *Table, storaged, dir string)
 				if _, err := runUnits(ctx, c.units[3], Workload{BlockBytes: 4096, Depth: scaleDepth}, 100*time.Millisecond); err != nil {
 					return err
 				}
+			}
+			fill := load.Options{BlockBytes: 1 << 20, Depth: 8, SpanBytes: span, Sequential: true, Duration: time.Hour, Requests: span >> 20}
+			if _, err := load.Run(ctx, u.session, fill, u.ledger); err != nil {
+				return err
 			}
 			row, err := r.point(ctx, c, fmt.Sprintf("%d snapshots", n), func(reads int, d time.Duration) (load.Result, error) {
 				return runUnits(ctx, c.units[3], Workload{ReadPercent: reads, BlockBytes: 4096, Depth: scaleDepth}, d)

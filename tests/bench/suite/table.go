@@ -62,6 +62,9 @@ func (t *Table) WriteText(w io.Writer) {
 // point measures random writes and reads of 4 KiB.
 func (r *Runner) point(ctx context.Context, s Subject, name string, run func(readPercent int, d time.Duration) (load.Result, error)) (Row, error) {
 	row := Row{Point: name}
+	if err := settle(ctx, s); err != nil {
+		return row, fmt.Errorf("%s: %w", name, err)
+	}
 	for _, reads := range []int{0, 100} {
 		if _, err := run(reads, r.Duration/8); err != nil {
 			return row, fmt.Errorf("%s: %w", name, err)
@@ -72,8 +75,9 @@ func (r *Runner) point(ctx context.Context, s Subject, name string, run func(rea
 			if err != nil {
 				return row, err
 			}
+			taken := r.profile(ctx, s, Workload{Name: fmt.Sprintf("%s-reads%d", name, reads)})
 			res, err := run(reads, r.Duration)
-			if err != nil {
+			if err := errors.Join(err, taken()); err != nil {
 				return row, fmt.Errorf("%s: %w", name, err)
 			}
 			u, err := m.stop()
