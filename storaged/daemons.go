@@ -79,7 +79,7 @@ func metaCommand() *cobra.Command {
 	f.Float64Var(&o.OverProvisioning, "over-provisioning", 2, "provisioned bytes per usable byte up to which volumes are placed")
 	f.Float64Var(&o.Reserve, "reserve", 0.05, "part of each disk that placement keeps free")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		slack := calm.Exec()
+		slack := calm.Exec(calm.Slack)
 		var err error
 		if o.Log, err = log(); err != nil {
 			return err
@@ -133,9 +133,13 @@ func chunkCommand() *cobra.Command {
 	f.StringVar(&o.BackupDir, "meta-backup-dir", "", `directory for backups of the metadata (default: meta-backups beside the disk directory; "off": none)`)
 	f.DurationVar(&o.BackupEvery, "meta-backup-every", 10*time.Minute, "how often the metadata is backed up to this node")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		slack := calm.Exec(calm.Working)
 		var err error
 		if o.Log, err = log(); err != nil {
 			return err
+		}
+		if slack != nil {
+			o.Log.Info("the timers stay as they are, which costs processor time", "error", slack)
 		}
 		switch o.BackupDir {
 		case "":

@@ -112,7 +112,7 @@ func (k *Keeper) change(given bool, procs int) func(calm bool) {
 		if !k.Privileged {
 			return
 		}
-		slack := usualSlack
+		slack := Working
 		if calm {
 			slack = Slack
 		}

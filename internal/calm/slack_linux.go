@@ -13,26 +13,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// usualSlack is the kernel's default.
-const usualSlack = 50 * time.Microsecond
-
 // Exec gives all timers of this program slack, from its beginning, by starting it anew in the same process: threads that the runtime has started
 // cannot be reached otherwise. It returns at once if the program has the slack already, or an error if it goes on without.
-func Exec() error {
+func Exec(slack time.Duration) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	now, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
 	if err != nil {
 		return fmt.Errorf("timer slack: %w", err)
 	}
-	if now == int(Slack) {
+	if now == int(slack) {
 		return nil
 	}
-	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(Slack), 0, 0, 0); err != nil {
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0); err != nil {
 		return fmt.Errorf("timer slack: %w", err)
 	}
 	// A kernel that does not do as it says must not make a program that starts anew for ever.
-	if now, err = unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); err != nil || now != int(Slack) {
+	if now, err = unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); err != nil || now != int(slack) {
 		return fmt.Errorf("timer slack: it is %d ns after setting it", now)
 	}
 	exe, err := os.Executable()

@@ -88,7 +88,7 @@ func (t *replicas) epochFree(v block.VolumeID, e block.Epoch) {
 	}
 	out := getEffects()
 	x.mu.Lock()
-	out.list = x.r.EpochFree(x.s.now(), e, out.list)
+	out.list = x.r.EpochFree(e, out.list)
 	x.mu.Unlock()
 	x.perform(out, nil)
 }
@@ -98,7 +98,7 @@ func (x *replicaShell) receive(from block.ChunkID, m *replication.Message, buf *
 	out := getEffects()
 	out.later, out.own = later, from == x.s.id
 	x.mu.Lock()
-	out.list = x.r.Receive(x.s.now(), from, m, out.list)
+	out.list = x.r.Receive(from, m, out.list)
 	x.mu.Unlock()
 	x.perform(out, buf)
 }
@@ -108,7 +108,7 @@ func (x *replicaShell) stored(d *replication.StoreDone, buf *pagebuf.Buf, later 
 	out := getEffects()
 	out.later = later
 	x.mu.Lock()
-	out.list = x.r.StoreDone(x.s.now(), d, out.list)
+	out.list = x.r.StoreDone(d, out.list)
 	x.mu.Unlock()
 	x.perform(out, buf)
 }

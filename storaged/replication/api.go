@@ -35,9 +35,9 @@ package replication
 //	o.Status() OwnerStatus
 //
 //	r := NewReplica(ReplicaOptions)
-//	r.Receive(now, from, *Message, out) out              questions of owners
-//	r.EpochFree(now, epoch, out)        out              EffFree of Lease
-//	r.StoreDone(now, *StoreDone, out) out
+//	r.Receive(from, *Message, out) out                   questions of owners
+//	r.EpochFree(epoch, out)        out                   EffFree of Lease
+//	r.StoreDone(*StoreDone, out) out
 //	r.Epoch() (block.Epoch, owner block.ChunkID)
 //
 //	l := NewLease(LeaseOptions)

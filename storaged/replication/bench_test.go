@@ -158,8 +158,8 @@ func BenchmarkReplicaWrite(b *testing.B) {
 	for b.Loop() {
 		m.Stamp++
 		m.Req++
-		out = r.Receive(1, 1, &m, out[:0])
+		out = r.Receive(1, &m, out[:0])
 		done := StoreDone{Token: out[0].Token}
-		out = r.StoreDone(1, &done, out[:0])
+		out = r.StoreDone(&done, out[:0])
 	}
 }

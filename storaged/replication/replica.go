@@ -75,7 +75,7 @@ func NewReplica(opt ReplicaOptions) *Replica {
 func (r *Replica) Epoch() (block.Epoch, block.ChunkID) { return r.epoch, r.owner }
 
 // Receive handles a question of an owner.
-func (r *Replica) Receive(now Time, from block.ChunkID, m *Message, out []Effect) []Effect {
+func (r *Replica) Receive(from block.ChunkID, m *Message, out []Effect) []Effect {
 	r.out = out
 	switch {
 	case m.Kind == MsgTakeEpoch:
@@ -255,7 +255,7 @@ func (r *Replica) advance() {
 }
 
 // StoreDone takes the outcome of an EffStore. Unknown tokens are ignored.
-func (r *Replica) StoreDone(now Time, d *StoreDone, out []Effect) []Effect {
+func (r *Replica) StoreDone(d *StoreDone, out []Effect) []Effect {
 	r.out = out
 	i := uint32(d.Token) - 1
 	if d.Token == 0 || int(i) >= len(r.ops) || !r.ops[i].used || r.ops[i].token != d.Token {

@@ -44,7 +44,7 @@ func (r *Replica) takeEpoch(from block.ChunkID, m *Message) {
 }
 
 // EpochFree says that nothing promised stands in the way of epoch (EffFree). Ignored unless that epoch waits.
-func (r *Replica) EpochFree(_ Time, epoch block.Epoch, out []Effect) []Effect {
+func (r *Replica) EpochFree(epoch block.Epoch, out []Effect) []Effect {
 	r.out = out
 	if len(r.pending) > 0 && r.pending[0].Epoch == epoch {
 		r.accept()

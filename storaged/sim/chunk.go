@@ -219,12 +219,12 @@ func (c *chunk) receive(from *chunk, m *replication.Message) {
 			c.do(c.owner.Receive(c.clock(), from.id, m, c.effects()))
 		}
 	default:
-		c.do(c.replica.Receive(c.clock(), from.id, m, c.effects()))
+		c.do(c.replica.Receive(from.id, m, c.effects()))
 	}
 }
 
 func (c *chunk) storeDone(d *replication.StoreDone) {
-	c.do(c.replica.StoreDone(c.clock(), d, c.effects()))
+	c.do(c.replica.StoreDone(d, c.effects()))
 }
 
 // effects returns an empty slice to collect effects in; do gives it back.
@@ -253,7 +253,7 @@ func (c *chunk) do(out []replication.Effect) {
 		case replication.EffAskLease:
 			c.do(c.lease.Wanted(c.clock(), replication.VolumeEpoch{Volume: e.Msg.Volume, Epoch: e.Msg.Epoch}, e.Holder, e.To, c.effects()))
 		case replication.EffFree:
-			c.do(c.replica.EpochFree(c.clock(), e.Msg.Epoch, c.effects()))
+			c.do(c.replica.EpochFree(e.Msg.Epoch, c.effects()))
 		case replication.EffExclude:
 			if c.owner != nil && c.ownerEpoch < e.Msg.Epoch {
 				c.excluded(e.Msg.Epoch)
