@@ -61,14 +61,12 @@ func (r *Runner) scaleVolumes(ctx context.Context, t *Table, storaged, dir strin
 				c.units[3] = units
 			}
 			w := Workload{Name: "scale", BlockBytes: 4096, Depth: most / n}
-			row, err := r.point(ctx, c, fmt.Sprintf("%d volumes × depth %d", n, w.Depth), func(reads int, d time.Duration) (load.Result, error) {
+			if err := r.measure(ctx, t, point{fmt.Sprintf("%d volumes × depth %d", n, w.Depth), c, func(reads int, d time.Duration) (load.Result, error) {
 				w.ReadPercent = reads
 				return runUnits(ctx, units[:n], w, d)
-			})
-			if err != nil {
+			}}); err != nil {
 				return err
 			}
-			t.Rows = append(t.Rows, row)
 		}
 		return c.Verify(ctx)
 	})
@@ -83,25 +81,36 @@ func (r *Runner) scaleDepths(ctx context.Context, t *Table, storaged, dir string
 		}
 		c.units[3] = []*unit{u}
 		for _, depth := range []int{1, 4, 16, 64, 256} {
-			row, err := r.point(ctx, c, fmt.Sprintf("depth %d", depth), func(reads int, d time.Duration) (load.Result, error) {
+			if err := r.measure(ctx, t, point{fmt.Sprintf("depth %d", depth), c, func(reads int, d time.Duration) (load.Result, error) {
 				return runUnits(ctx, c.units[3], Workload{ReadPercent: reads, BlockBytes: 4096, Depth: depth}, d)
-			})
-			if err != nil {
+			}}); err != nil {
 				return err
 			}
-			t.Rows = append(t.Rows, row)
 		}
 		return c.Verify(ctx)
 	})
+}
+
+// unitPoint is a volume under random reads or writes.
+func unitPoint(ctx context.Context, name string, c *cluster, u *unit) point {
+	return point{name, c, func(reads int, d time.Duration) (load.Result, error) {
+		return runUnits(ctx, []*unit{u}, Workload{ReadPercent: reads, BlockBytes: 4096, Depth: scaleDepth}, d)
+	}}
 }
 
 // scaleSizes writes the same number of blocks, spread over volumes of 1 GiB to 10 TiB. The disks are sparse files, which makes the writes of all
 // sizes alike slower than on real ones.
 func (r *Runner) scaleSizes(ctx context.Context, t *Table, storaged, dir string) error {
 	const places = 8192
-	return within(ctx, ClusterOptions{Storaged: storaged, Dir: dir, DiskBytes: 6 << 40, Sparse: true}, func(c *cluster) error {
+	return within(ctx, ClusterOptions{Storaged: storaged, Dir: dir, DiskBytes: 6 << 40, Sparse: true}, func(c *cluster) (err error) {
+		var points []point
+		var volumes []*spread
+		defer func() {
+			for _, x := range volumes {
+				err = errors.Join(err, x.session.Close())
+			}
+		}()
 		for _, size := range []uint64{1 << 30, 64 << 30, 1 << 40, 10 << 40} {
-			name := fmt.Sprintf("%d GiB", size>>30)
 			portals, iqn, err := c.volume(ctx, "s"+strconv.FormatUint(size>>30, 10), size, 3)
 			if err != nil {
 				return err
@@ -110,96 +119,113 @@ func (r *Runner) scaleSizes(ctx context.Context, t *Table, storaged, dir string)
 			if err != nil {
 				return err
 			}
-			row, err := r.point(ctx, c, name, func(reads int, d time.Duration) (load.Result, error) { return x.run(ctx, reads, scaleDepth, d) })
-			if err == nil {
-				err = x.ledger.Verify(ctx, x.session)
-			}
-			if err = errors.Join(err, x.session.Close()); err != nil {
+			volumes = append(volumes, x)
+			points = append(points, point{fmt.Sprintf("%d GiB", size>>30), c, func(reads int, d time.Duration) (load.Result, error) { return x.run(ctx, reads, scaleDepth, d) }})
+		}
+		if err := r.measure(ctx, t, points...); err != nil {
+			return err
+		}
+		for _, x := range volumes {
+			if err := x.ledger.Verify(ctx, x.session); err != nil {
 				return err
 			}
-			t.Rows = append(t.Rows, row)
 		}
 		return nil
 	})
 }
 
-// scaleChain takes snapshots, with writes between them, and measures the live volume. After the last snapshot it is written in full, because the first
-// write to a place after a snapshot costs a copy of its unit, with one snapshot as with many.
+// scaleChain takes snapshots of volumes, with writes between them, and measures the live volumes. After the last snapshot each is written in full, because
+// the first write to a place after a snapshot costs a copy of its unit, with one snapshot as with many.
 func (r *Runner) scaleChain(ctx context.Context, t *Table, storaged, dir string) error {
 	const span = 128 << 20
 	return within(ctx, ClusterOptions{Storaged: storaged, Dir: dir, DiskBytes: 24 << 30, Sparse: true}, func(c *cluster) error {
-		u, err := c.unit(ctx, "v", span, 3)
-		if err != nil {
-			return err
-		}
-		c.units[3] = []*unit{u}
-		taken := 0
+		var points []point
 		for _, n := range []int{0, 1, 16, 64} {
-			for ; taken < n; taken++ {
-				var ignored map[string]any
-				if err := c.ctl(ctx, &ignored, "volume", "snapshot", "v", "s"+strconv.Itoa(taken)); err != nil {
-					return err
-				}
-				if _, err := runUnits(ctx, c.units[3], Workload{BlockBytes: 4096, Depth: scaleDepth}, 100*time.Millisecond); err != nil {
-					return err
-				}
-			}
-			fill := load.Options{BlockBytes: 1 << 20, Depth: 8, SpanBytes: span, Sequential: true, Duration: time.Hour, Requests: span >> 20}
-			if _, err := load.Run(ctx, u.session, fill, u.ledger); err != nil {
-				return err
-			}
-			row, err := r.point(ctx, c, fmt.Sprintf("%d snapshots", n), func(reads int, d time.Duration) (load.Result, error) {
-				return runUnits(ctx, c.units[3], Workload{ReadPercent: reads, BlockBytes: 4096, Depth: scaleDepth}, d)
-			})
+			name := "v" + strconv.Itoa(n)
+			u, err := c.unit(ctx, name, span, 3)
 			if err != nil {
 				return err
 			}
-			t.Rows = append(t.Rows, row)
+			c.units[3] = append(c.units[3], u)
+			for k := range n {
+				var ignored map[string]any
+				if err := c.ctl(ctx, &ignored, "volume", "snapshot", name, "s"+strconv.Itoa(k)); err != nil {
+					return err
+				}
+				if _, err := runUnits(ctx, []*unit{u}, Workload{BlockBytes: 4096, Depth: scaleDepth}, 100*time.Millisecond); err != nil {
+					return err
+				}
+			}
+			if err := u.fill(ctx); err != nil {
+				return err
+			}
+			points = append(points, unitPoint(ctx, fmt.Sprintf("%d snapshots", n), c, u))
+		}
+		if err := r.measure(ctx, t, points...); err != nil {
+			return err
 		}
 		return c.Verify(ctx)
 	})
 }
 
-// scaleFill fills the pool with volumes and measures one of them.
-func (r *Runner) scaleFill(ctx context.Context, t *Table, storaged, dir string) error {
-	const disk, span = 3 << 30, 128 << 20
-	return within(ctx, ClusterOptions{Storaged: storaged, Dir: dir, DiskBytes: disk}, func(c *cluster) error {
-		var status struct{ TotalBytes, UsedBytes uint64 }
-		for _, percent := range []uint64{10, 50, 80, 95} {
-			for i := 0; ; i++ {
-				if err := c.ctl(ctx, &status, "status"); err != nil {
-					return err
-				}
-				if status.UsedBytes*100 >= status.TotalBytes*percent || status.UsedBytes*100+3*span*100 > status.TotalBytes*97 {
-					break
-				}
-				u, err := c.unit(ctx, fmt.Sprintf("f%d-%d", percent, i), span, 3)
-				if err != nil {
-					return err
-				}
-				c.units[3] = append(c.units[3], u)
-				// Usage is reported every few seconds at the latest; without waiting for it, too much would be made.
-				used := status.UsedBytes
-				if err := until(ctx, time.Minute, "the usage is reported", func() error {
-					if err := c.ctl(ctx, &status, "status"); err != nil {
-						return err
-					}
-					if status.UsedBytes < used+2*span {
-						return fmt.Errorf("%d bytes used", status.UsedBytes)
-					}
-					return nil
-				}); err != nil {
-					return err
-				}
-			}
-			row, err := r.point(ctx, c, fmt.Sprintf("%d %% full", status.UsedBytes*100/status.TotalBytes), func(reads int, d time.Duration) (load.Result, error) {
-				return runUnits(ctx, c.units[3][:1], Workload{ReadPercent: reads, BlockBytes: 4096, Depth: scaleDepth}, d)
-			})
-			if err != nil {
+// scaleFill fills the pools of as many clusters and measures a volume of each.
+func (r *Runner) scaleFill(ctx context.Context, t *Table, storaged, dir string) (err error) {
+	const disk, span = 1536 << 20, 64 << 20
+	var points []point
+	var clusters []*cluster
+	defer func() {
+		for _, c := range clusters {
+			err = errors.Join(err, c.Close())
+		}
+	}()
+	for _, percent := range []uint64{10, 50, 80, 95} {
+		c, err := startCluster(ctx, ClusterOptions{Storaged: storaged, Dir: dir + "-" + strconv.FormatUint(percent, 10), DiskBytes: disk})
+		if err != nil {
+			return err
+		}
+		clusters = append(clusters, c)
+		full, err := c.fillPool(ctx, span, percent)
+		if err != nil {
+			return err
+		}
+		points = append(points, unitPoint(ctx, fmt.Sprintf("%d %% full", full), c, c.units[3][0]))
+	}
+	if err := r.measure(ctx, t, points...); err != nil {
+		return err
+	}
+	for _, c := range clusters {
+		err = errors.Join(err, c.Verify(ctx))
+	}
+	return err
+}
+
+// fillPool makes volumes of span bytes until so many percent of the pool are used, and returns how many are.
+func (c *cluster) fillPool(ctx context.Context, span, percent uint64) (uint64, error) {
+	var status struct{ TotalBytes, UsedBytes uint64 }
+	for i := 0; ; i++ {
+		if err := c.ctl(ctx, &status, "status"); err != nil {
+			return 0, err
+		}
+		if status.UsedBytes*100 >= status.TotalBytes*percent || status.UsedBytes*100+3*span*100 > status.TotalBytes*97 {
+			return status.UsedBytes * 100 / status.TotalBytes, nil
+		}
+		u, err := c.unit(ctx, "f"+strconv.Itoa(i), span, 3)
+		if err != nil {
+			return 0, err
+		}
+		c.units[3] = append(c.units[3], u)
+		// Usage is reported every few seconds at the latest; without waiting for it, too much would be made.
+		used := status.UsedBytes
+		if err := until(ctx, time.Minute, "the usage is reported", func() error {
+			if err := c.ctl(ctx, &status, "status"); err != nil {
 				return err
 			}
-			t.Rows = append(t.Rows, row)
+			if status.UsedBytes < used+2*span {
+				return fmt.Errorf("%d bytes used", status.UsedBytes)
+			}
+			return nil
+		}); err != nil {
+			return 0, err
 		}
-		return c.Verify(ctx)
-	})
+	}
 }

@@ -63,11 +63,19 @@ func dialUnit(ctx context.Context, portals []string, iqn string, span uint64) (*
 	}
 	u := &unit{session: s, ledger: load.NewLedger(span), span: span, portal: portals[0], iqn: iqn}
 	// Written in full: reads then read data, and writes overwrite, as in a store that has been in use.
-	_, err = load.Run(ctx, s, load.Options{BlockBytes: 1 << 20, Depth: 8, SpanBytes: span, Sequential: true, Duration: time.Hour, Requests: span >> 20}, u.ledger)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("fill %s: %w", iqn, err), s.Close())
+	if err := u.fill(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return u, nil
+}
+
+// fill writes the unit in full.
+func (u *unit) fill(ctx context.Context) error {
+	_, err := load.Run(ctx, u.session, load.Options{BlockBytes: 1 << 20, Depth: 8, SpanBytes: u.span, Sequential: true, Duration: time.Hour, Requests: u.span >> 20}, u.ledger)
+	if err != nil {
+		return fmt.Errorf("fill %s: %w", u.iqn, err)
+	}
+	return nil
 }
 
 // runUnits loads all units at the same time. Rates add up; of latencies the worst unit's are told.
