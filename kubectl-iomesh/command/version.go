@@ -82,21 +82,38 @@ func (e *Env) readVersions(ctx context.Context, v *versions) {
 		return
 	}
 	seen := map[string][]string{}
-	var all []string
 	for i := range pods {
 		c, image := link.Component(&pods[i]), link.Image(&pods[i])
 		if !slices.Contains(seen[c], image) {
 			seen[c] = append(seen[c], image)
-		}
-		if !slices.Contains(all, image) && c != "" {
-			all = append(all, image)
 		}
 	}
 	for c, images := range seen {
 		slices.Sort(images)
 		v.Images[c] = strings.Join(images, ", ")
 	}
-	if len(all) > 1 {
-		v.Skew = "Several images run at once: an update is under way, or has stopped. See: kubectl iomesh status"
+	v.Skew = skew(seen)
+}
+
+// skew explains why several images run at once; "" if they do not. Images are by component; those of "" do not count.
+func skew(images map[string][]string) string {
+	var updated, all []string
+	for c, of := range images {
+		if c == "" {
+			continue
+		}
+		all = append(all, of...)
+		if c != link.ComponentAttach {
+			updated = append(updated, of...)
+		}
 	}
+	one := func(of []string) bool { slices.Sort(of); return len(slices.Compact(of)) <= 1 }
+	switch {
+	case one(all):
+		return ""
+	case one(updated):
+		return "Attach pods of another image carry the volumes of running pods, which an update does not interrupt. They work together with the rest; to update one, " +
+			"drain its node (kubectl drain) and delete the pod"
+	}
+	return "Several images run at once: an update is under way, or has stopped. See: kubectl iomesh status"
 }
