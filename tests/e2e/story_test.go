@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,8 +75,8 @@ func notInstalled(ctx context.Context, t *testing.T, l *lab.Lab) {
 func fails(ctx context.Context, t *testing.T, l *lab.Lab, what string, argv ...string) string {
 	t.Helper()
 	_, err := l.Run(ctx, argv...)
-	ce, ok := err.(*lab.CommandError)
-	if !ok || ce.ExitCode() <= 0 {
+	var ce *lab.CommandError
+	if !errors.As(err, &ce) || ce.ExitCode() <= 0 {
 		t.Errorf("%s: %s ended without a failure: %v", what, strings.Join(argv, " "), err)
 		return ""
 	}
