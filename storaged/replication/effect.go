@@ -57,7 +57,7 @@ const (
 	ResultTooFewReplicas
 	// ResultUnavailable: the extent had no serving set for longer than timeouts.WriteWait.
 	ResultUnavailable
-	// ResultSpaceExhausted: every member is full; nothing was changed.
+	// ResultSpaceExhausted: every member is full, or there are fewer than minReplicas and all that left have no space to come back; nothing was changed.
 	ResultSpaceExhausted
 	// ResultMediumError: no good copy of the blocks in Range exists; the rest of the volume is well.
 	ResultMediumError

@@ -1,6 +1,10 @@
 package replication
 
-import "github.com/iomesh/iomesh/storaged/block"
+import (
+	"slices"
+
+	"github.com/iomesh/iomesh/storaged/block"
+)
 
 // slotsMax bounds the members and joiners of one extent.
 const slotsMax = 8
@@ -66,7 +70,9 @@ type extent struct {
 
 	join      *join
 	joinRetry Time
-	since     Time // when collecting began
+	joinLast  block.DiskID   // the absent replica whose resync failed last: others come first
+	noRoom    []block.DiskID // absent replicas whose last resync failed for lack of space
+	since     Time           // when collecting began
 	retryAt   Time
 	rolls     []rollTask
 	rollNext  int
@@ -101,6 +107,11 @@ func (e *extent) targets() mask {
 		m |= bit(e.join.slot)
 	}
 	return m
+}
+
+// forgetNoRoom: it is not known any more that a replica's disk has no space.
+func (e *extent) forgetNoRoom(disk block.DiskID) {
+	e.noRoom = slices.DeleteFunc(e.noRoom, func(d block.DiskID) bool { return d == disk })
 }
 
 func (e *extent) fullCount(m mask) int {

@@ -115,13 +115,17 @@ func (o *Owner) nextJoins() {
 		if !o.mayJoin(e) || e.fullCount(e.members) >= o.opt.ReplicaFactor {
 			continue
 		}
-		// The newest first: it left last and lacks least.
-		for k := len(e.rec.Absent) - 1; k >= 0; k-- {
-			a := e.rec.Absent[k]
-			if p := o.peer(a.Chunk); p.taken && !o.onChunk(e, p) {
-				o.startJoin(e, p, Member{Disk: a.Disk}, a.Watermark, false)
-				break
+		// The newest first: it left last and lacks least. One that could not be resynced comes after the others: its disk may be full, and another
+		// one's not.
+		best := -1
+		for k, a := range e.rec.Absent {
+			if p := o.peer(a.Chunk); p.taken && !o.onChunk(e, p) && (best < 0 || a.Disk != e.joinLast) {
+				best = k
 			}
+		}
+		if best >= 0 {
+			a := e.rec.Absent[best]
+			o.startJoin(e, o.peer(a.Chunk), Member{Disk: a.Disk}, a.Watermark, false)
 		}
 	}
 }
@@ -188,8 +192,16 @@ func (o *Owner) joinFailed(e *extent, why Status) {
 	o.report(Report{Kind: ReportJoinFailed, Extent: e.index, Disk: e.slots[j.slot].disk, Status: why, CopiedBytes: j.copied})
 	e.missed = e.missed || !j.add
 	e.joinRetry = o.now.Add(JoinRetry)
-	if why == StatusNoSpace {
+	if why == StatusNoSpace && e.enough(o.opt.MinReplicas) {
 		e.joinRetry = o.now.Add(10 * JoinRetry)
+	}
+	if !j.add {
+		e.joinLast = e.slots[j.slot].disk
+		e.forgetNoRoom(e.joinLast)
+		if why == StatusNoSpace {
+			e.noRoom = append(e.noRoom, e.joinLast)
+			o.refuse(e)
+		}
 	}
 	e.freeSlot(j.slot)
 	o.touch(e)
@@ -217,6 +229,8 @@ func (o *Owner) joined(e *extent) {
 	j := e.join
 	disk := e.slots[j.slot].disk
 	e.missed = e.missed && j.add
+	e.joinLast = block.DiskID{}
+	e.forgetNoRoom(disk)
 	o.endJoin(e)
 	o.report(Report{Kind: ReportJoined, Extent: e.index, Disk: disk, CopiedBytes: j.copied})
 }

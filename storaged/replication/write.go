@@ -2,6 +2,7 @@ package replication
 
 import (
 	"math/bits"
+	"slices"
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/timeouts"
@@ -116,7 +117,35 @@ func (o *Owner) startOrWait(r *request) {
 	} else {
 		r.ext.waiting.push(r)
 		o.needDown(r.ext)
+		o.refuse(r.ext)
 	}
+}
+
+// refuse answers the writes that wait for more replicas when none can come back, because the disk of each that left has no space for what it lacks:
+// that may last.
+func (o *Owner) refuse(e *extent) {
+	if len(e.noRoom) == 0 || e.phase != PhaseServing || e.enough(o.opt.MinReplicas) || e.join != nil && e.join.add {
+		return
+	}
+	for _, a := range e.rec.Absent {
+		if !slices.Contains(e.noRoom, a.Disk) {
+			return
+		}
+	}
+	for _, a := range o.adds {
+		if a.extent == e.index {
+			return
+		}
+	}
+	for r := e.waiting.head; r != nil; {
+		next := r.next
+		if r.kind == reqWrite {
+			o.complete(r.tag, ResultSpaceExhausted)
+			o.pool.put(r)
+		}
+		r = next
+	}
+	o.flushes()
 }
 
 // mayStart reports whether a write or lock can go on now.
