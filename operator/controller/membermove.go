@@ -84,7 +84,7 @@ func (p *pass) memberHealth(m placement.Member) (healthy, known bool) {
 	return false, false
 }
 
-// mayMove says why a member must stay for now; empty: it may go.
+// mayMove says why a member must stay where it is; empty: it may go.
 func (p *pass) mayMove(m placement.Member) string {
 	if p.status == nil {
 		return "the metadata members do not answer"

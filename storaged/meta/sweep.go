@@ -388,7 +388,7 @@ func (l *leader) inventory(ctx context.Context, id block.ChunkID, disks map[bloc
 		l.sweep.mu.Unlock()
 		done, err := l.bury(ctx, key, ref, known && now.Sub(since) >= gap)
 		if err != nil {
-			l.log.Debug("orphaned replica left for now", "extent", key.extent, "disk", key.disk, "error", err)
+			l.log.Debug("orphaned replica not removed, it is tried again", "extent", key.extent, "disk", key.disk, "error", err)
 			continue
 		}
 		switch {

@@ -2,6 +2,7 @@ package suite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -114,21 +115,23 @@ func (r *Runner) sample(ctx context.Context, subject string, w Workload) (Sample
 	if _, err := s.Run(ctx, w, r.Duration/8); err != nil {
 		return Sample{}, fmt.Errorf("%s on %s: %w", w.Name, subject, err)
 	}
+	return r.metered(ctx, s, w, func() (load.Result, error) { return s.Run(ctx, w, r.Duration) })
+}
+
+// metered measures one run of a load on a subject: what came of it, what it cost, and its profiles if they are wanted. Of w only the name is used.
+func (r *Runner) metered(ctx context.Context, s Subject, w Workload, run func() (load.Result, error)) (Sample, error) {
 	m, err := startMeter(s.Processes())
 	if err != nil {
 		return Sample{}, err
 	}
 	profiled := r.profile(ctx, s, w)
-	res, err := s.Run(ctx, w, r.Duration)
-	if perr := profiled(); err == nil {
-		err = perr
-	}
-	if err != nil {
-		return Sample{}, fmt.Errorf("%s on %s: %w", w.Name, subject, err)
+	res, err := run()
+	if err := errors.Join(err, profiled()); err != nil {
+		return Sample{}, fmt.Errorf("%s on %s: %w", w.Name, s.Name(), err)
 	}
 	u, err := m.stop()
-	out := Sample{Subject: subject, Result: res, Usage: u}
-	fmt.Fprintf(r.Progress, "  %-15s %-24s %s  CPU %s/req, foreign %.2f\n", subject, w.Name, res, out.CPUPerRequest().Round(time.Microsecond/10), u.Foreign)
+	out := Sample{Subject: s.Name(), Result: res, Usage: u}
+	fmt.Fprintf(r.Progress, "  %-15s %-24s %s  CPU %s/req, foreign %.2f\n", s.Name(), w.Name, res, out.CPUPerRequest().Round(time.Microsecond/10), u.Foreign)
 	return out, err
 }
 

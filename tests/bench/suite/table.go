@@ -83,9 +83,11 @@ func (r *Runner) measure(ctx context.Context, t *Table, points ...point) error {
 				if round%2 == 1 {
 					i = len(points) - 1 - i
 				}
-				x, err := r.once(ctx, points[i], reads)
+				p := points[i]
+				w := Workload{Name: fmt.Sprintf("%s, reads %d", p.name, reads)}
+				x, err := r.metered(ctx, p.subject, w, func() (load.Result, error) { return p.run(reads, r.Duration) })
 				if err != nil {
-					return fmt.Errorf("%s: %w", points[i].name, err)
+					return err
 				}
 				samples[i][k] = append(samples[i][k], x)
 			}
@@ -110,26 +112,6 @@ func middle(all, first []Sample) (Sample, float64) {
 	sorted := slices.Clone(all)
 	slices.SortFunc(sorted, func(a, b Sample) int { return int(a.CPUPerRequest() - b.CPUPerRequest()) })
 	return sorted[len(sorted)/2], median(ratios)
-}
-
-// once runs one load on one point.
-func (r *Runner) once(ctx context.Context, p point, reads int) (Sample, error) {
-	m, err := startMeter(p.subject.Processes())
-	if err != nil {
-		return Sample{}, err
-	}
-	taken := r.profile(ctx, p.subject, Workload{Name: fmt.Sprintf("%s-reads%d", p.name, reads)})
-	res, err := p.run(reads, r.Duration)
-	if err := errors.Join(err, taken()); err != nil {
-		return Sample{}, err
-	}
-	u, err := m.stop()
-	if err != nil {
-		return Sample{}, err
-	}
-	x := Sample{Subject: p.subject.Name(), Result: res, Usage: u}
-	fmt.Fprintf(r.Progress, "  %-24s reads %3d %%  %s  CPU %s/req, foreign %.2f\n", p.name, reads, res, x.CPUPerRequest().Round(time.Microsecond/10), u.Foreign)
-	return x, nil
 }
 
 // spread is a volume of which blocks far from each other are written: places of 4 KiB each, stride bytes apart.
