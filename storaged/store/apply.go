@@ -81,14 +81,14 @@ func (s *Store) ownLower(l *layer, r block.Range, stamp uint64) bool {
 				if o == nil {
 					continue
 				}
-				if o.pages[p] >= stamp && len(o.pages) > 0 {
+				if len(o.pages) > 0 && o.pages[p] >= stamp {
 					return false
 				}
-				if o.count[p] == 0 {
+				if o.marks.get(p).count == 0 {
 					continue
 				}
 				for b := max(r.Start, block.No(p*pageBlocks)); b < min(r.End(), block.No((p+1)*pageBlocks)); b++ {
-					if e, ok := o.blocks[uint32(b)]; ok && e.stamp >= stamp {
+					if e, ok := o.blocks.get(uint32(b)); ok && e.stamp >= stamp {
 						return false
 					}
 				}
@@ -123,7 +123,7 @@ func (w *Write) takes(i int, own ovEntry, r *replica) bool {
 // apply gives w its effect in memory and adds its entries to the batch. Store.mu is held. Nothing is changed unless it is applied.
 func (s *Store) apply(w *Write, room int) verdict {
 	b, a := &s.batch, &s.applier
-	r := s.replicas[w.Extent]
+	r := s.replicaOf(w)
 	if r == nil {
 		w.Err = fmt.Errorf("%w: %s", ErrNoReplica, w.Extent)
 		return verdict{}
@@ -140,7 +140,10 @@ func (s *Store) apply(w *Write, room int) verdict {
 			seq = live.seq
 		}
 	}
-	at, exists := r.find(seq)
+	at, exists := len(r.layers)-1, true
+	if live == nil || live.seq != seq {
+		at, exists = r.find(seq)
+	}
 	var target, from *layer
 	if exists {
 		target, from = r.layers[at], r.layers[at]
@@ -168,7 +171,7 @@ func (s *Store) apply(w *Write, room int) verdict {
 	size := 0
 	if !exists {
 		size += entryBytes
-		if s.families[r.family()] >= layersMax {
+		if s.layersOfKin(r) >= layersMax {
 			w.Err = fmt.Errorf("%w: %s", ErrTooManyLayers, r.id)
 			return verdict{}
 		}
@@ -460,7 +463,7 @@ func (c *change) takesUnits() bool {
 // unitsFor is an upper bound, without loading anything, of the units needed for blocks first to last of a layer (nil: a new
 // one), beside those promised already. It is exact where nothing is shared.
 func (s *Store) unitsFor(r *replica, l *layer, first, last uint32) (n int64) {
-	alone := l != nil && l.inherit == nil && s.families[r.family()] == 1
+	alone := l != nil && l.inherit == nil && *r.kin == 1
 	for u := first / block.UnitBlocks; u <= last/block.UnitBlocks; u++ {
 		if !s.provided(l, alone, u/pageUnits, uint16(1)<<(u%pageUnits)) {
 			n++
@@ -474,7 +477,7 @@ func (s *Store) provided(l *layer, alone bool, page uint32, bit uint16) bool {
 	if l == nil {
 		return false
 	}
-	if l.active != nil && l.active.promised[page]&bit != 0 {
+	if l.active != nil && l.active.marks.get(page).promised&bit != 0 {
 		return true
 	}
 	if !alone {
@@ -486,7 +489,7 @@ func (s *Store) provided(l *layer, alone bool, page uint32, bit uint16) bool {
 		}
 	}
 	if l.sealed != nil {
-		if l.sealed.promised[page]&bit != 0 {
+		if l.sealed.marks.get(page).promised&bit != 0 {
 			return true
 		}
 		if _, ok := l.sealed.pages[page]; ok {
@@ -499,12 +502,12 @@ func (s *Store) provided(l *layer, alone bool, page uint32, bit uint16) bool {
 
 // promise counts the units needed for blocks first to last of a layer, as unitsFor does, and notes that they are.
 func (s *Store) promise(r *replica, l *layer, first, last uint32) {
-	alone := l.inherit == nil && s.families[r.family()] == 1
+	alone := l.inherit == nil && *r.kin == 1
 	o := s.overlayOf(l)
 	for u := first / block.UnitBlocks; u <= last/block.UnitBlocks; u++ {
 		page, bit := u/pageUnits, uint16(1)<<(u%pageUnits)
 		if !s.provided(l, alone, page, bit) {
-			o.promised[page] |= bit
+			o.marks.of(page).promised |= bit
 			s.active.units++
 		}
 	}
@@ -526,7 +529,7 @@ func (s *Store) exactUnits(w *Write) (int64, pageRef) {
 				continue
 			}
 			page := u / pageUnits
-			if l.active != nil && l.active.promised[page]>>(u%pageUnits)&1 != 0 {
+			if l.active != nil && l.active.marks.get(page).promised>>(u%pageUnits)&1 != 0 {
 				continue
 			}
 			pg, _, ref := s.basePage(l, page)

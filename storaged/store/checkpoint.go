@@ -272,7 +272,8 @@ func (d *destager) install() {
 			l.inherit.clones--
 		}
 		f := l.rep.family()
-		if s.families[f]--; s.families[f] == 0 {
+		kin := s.families[f]
+		if *kin--; *kin == 0 {
 			delete(s.families, f)
 		}
 	}

@@ -49,6 +49,7 @@ type writeState struct {
 	data    uint32    // first block in the batch's data
 	order   uint64    // among large writes
 	retried bool      // a cycle was waited for to find space
+	replica *replica  // see Store.replicaOf
 }
 
 // batch is one journal write in the making. The committer's.
@@ -549,6 +550,7 @@ func (s *Store) complete(items []item) {
 			continue
 		}
 		w := it.w
+		w.q.replica = nil
 		if it.ready {
 			s.endLarge(w)
 		}

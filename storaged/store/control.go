@@ -162,18 +162,23 @@ func (s *Store) setWatermark(e block.ExtentID, w block.Stamp) {
 	defer s.mu.Unlock()
 	if r := s.replicas[e]; r != nil && r.watermark < uint64(w) && !r.suspect {
 		r.watermark = uint64(w)
-		s.dirtyState[r] = struct{}{}
+		if !r.dirty {
+			r.dirty = true
+			s.dirty = append(s.dirty, r)
+		}
 	}
 }
 
 // flushState adds the watermarks that were set since the last batch, as many as there is room for. Store.mu is held.
 func (s *Store) flushState(b *batch, room int) {
-	for r := range s.dirtyState {
+	for n := len(s.dirty); n > 0; n = len(s.dirty) {
 		if len(b.head)+entryBytes > room {
 			return
 		}
-		delete(s.dirtyState, r)
-		if s.replicas[r.id] == r {
+		r := s.dirty[n-1]
+		r.dirty, s.dirty[n-1] = false, nil
+		s.dirty = s.dirty[:n-1]
+		if !r.removed {
 			b.add(&entry{typ: eState, extent: r.id, handle: r.handle, generation: r.generation, watermark: r.watermark})
 		}
 	}
@@ -280,7 +285,7 @@ func (s *Store) clone(ctx context.Context, c CloneSpec) error {
 			return fmt.Errorf("%w: %s", ErrNoReplica, c.Origin)
 		case s.replicas[c.Target] != nil:
 			return ErrExists
-		case s.families[o.family()]+2 > layersMax:
+		case s.layersOfKin(o)+2 > layersMax:
 			return ErrTooManyLayers
 		}
 		l := o.view(c.View)

@@ -58,7 +58,11 @@ func (s *Store) serveSeal() {
 	}
 	st.fences = s.fencesLocked()
 	st.dead = slices.Clone(s.dead)
-	clear(s.dirtyState)
+	for _, r := range s.dirty {
+		r.dirty = false
+	}
+	clear(s.dirty)
+	s.dirty = s.dirty[:0]
 	for _, r := range s.replicas {
 		x := replicaState{r: r, reshaped: r.reshaped, dir: dirReplica{
 			extent: r.id, handle: r.handle, lineage: r.lineage, epoch: r.epoch, generation: r.generation, watermark: r.watermark,
@@ -326,7 +330,7 @@ func (d *destager) planLayer(l *layer) error {
 		return nil
 	}
 	d.ents = d.ents[:0]
-	for b, e := range l.sealed.blocks {
+	for b, e := range l.sealed.blocks.all() {
 		d.ents = append(d.ents, destageEntry{b, e})
 	}
 	slices.SortFunc(d.ents, func(a, b destageEntry) int { return int(a.b) - int(b.b) })

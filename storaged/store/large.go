@@ -64,7 +64,7 @@ func (w *Write) large() bool {
 // startLarge takes units for w and lets its data be written. False if there is no room. It is the committer's.
 func (s *Store) startLarge(w *Write) bool {
 	s.mu.RLock()
-	r := s.replicas[w.Extent]
+	r := s.replicaOf(w)
 	var hint uint32
 	stale := false
 	if r != nil {

@@ -157,9 +157,9 @@ func newStore(disk vdisk.Disk, sb superblock, o Options) *Store {
 	s := &Store{
 		disk: disk, jdisk: disk, opts: o, log: o.Log, sb: sb, geo: sb.geo,
 		replicas: map[block.ExtentID]*replica{}, layers: map[uint32]*layer{}, volumes: map[block.VolumeID]VolumeFence{},
-		families: map[family]int{}, cache: newPageCache(o.CacheBytes), nextHandle: 1,
-		dirtyState: map[*replica]struct{}{}, larges: map[uint64]struct{}{},
-		kick: make(chan struct{}, 1), stop: make(chan struct{}), committed: make(chan struct{}),
+		families: map[family]*int{}, cache: newPageCache(o.CacheBytes), nextHandle: 1,
+		larges: map[uint64]struct{}{},
+		kick:   make(chan struct{}, 1), stop: make(chan struct{}), committed: make(chan struct{}),
 	}
 	s.alloc = &allocator{
 		units: newBitmap(s.geo.units), slots: newBitmap(s.geo.slots),

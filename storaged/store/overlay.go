@@ -32,33 +32,24 @@ func (e ovEntry) state() State {
 
 // overlay holds the changes of one layer that are in the journal and not yet in its map pages: block entries, which win over
 // page entries (a whole page unmapped with that stamp), which win over what lies below.
+//
+// Under random writes over a large volume each extent has an overlay with a block or two: that much lies in the overlay itself.
 type overlay struct {
-	blocks map[uint32]ovEntry
-	pages  map[uint32]uint64
-	count  [pagesPerExtent]uint16 // block entries per page
-	// promised has, per page, a bit for each unit for which space is reserved on account of an entry.
-	promised [pagesPerExtent]uint16
-	dirty    int // pages with any entry
-}
-
-func newOverlay() *overlay {
-	return &overlay{blocks: map[uint32]ovEntry{}, pages: map[uint32]uint64{}}
+	marks  pageMarks
+	pages  map[uint32]uint64 // nil until needed
+	blocks blockTable
 }
 
 func (o *overlay) reset() {
-	clear(o.blocks)
+	o.blocks.reset()
+	o.marks.reset()
 	clear(o.pages)
-	o.count = [pagesPerExtent]uint16{}
-	o.promised = [pagesPerExtent]uint16{}
-	o.dirty = 0
 }
 
+// touched reports whether the page has any entry.
 func (o *overlay) touched(page uint32) bool {
-	if o.count[page] != 0 {
+	if o.marks.get(page).count != 0 {
 		return true
-	}
-	if len(o.pages) == 0 {
-		return false
 	}
 	_, ok := o.pages[page]
 	return ok
@@ -66,55 +57,78 @@ func (o *overlay) touched(page uint32) bool {
 
 // put records a block and reports whether its page had no entry before.
 func (o *overlay) put(b block.No, e ovEntry) (newPage bool) {
-	n := len(o.blocks)
-	o.blocks[uint32(b)] = e
-	if len(o.blocks) == n {
+	if !o.blocks.put(uint32(b), e) {
 		return false
 	}
 	p := uint32(b) / pageBlocks
-	newPage = !o.touched(p)
-	o.count[p]++
-	if newPage {
-		o.dirty++
+	m := o.marks.of(p)
+	m.count++
+	if m.count > 1 {
+		return false
 	}
-	return newPage
+	_, unmapped := o.pages[p]
+	return !unmapped
 }
 
 // putPage records that the whole page is unmapped.
 func (o *overlay) putPage(p uint32, stamp uint64) (newPage bool) {
 	newPage = !o.touched(p)
-	if newPage {
-		o.dirty++
-	}
-	if o.count[p] != 0 {
-		for b := p * pageBlocks; b < (p+1)*pageBlocks && o.count[p] > 0; b++ {
-			if _, ok := o.blocks[b]; ok {
-				delete(o.blocks, b)
-				o.count[p]--
+	if o.marks.get(p).count != 0 {
+		m := o.marks.of(p)
+		for b := p * pageBlocks; b < (p+1)*pageBlocks && m.count > 0; b++ {
+			if o.blocks.remove(b) {
+				m.count--
 			}
 		}
+	}
+	if o.pages == nil {
+		o.pages = map[uint32]uint64{}
 	}
 	o.pages[p] = stamp
 	return newPage
 }
 
-// overlayPool keeps emptied overlays, so that a steady load allocates none. Guarded by Store.mu.
-type overlayPool struct{ free []*overlay }
+// kept is about how many entries the memory beside itself could hold that an emptied overlay keeps.
+func (o *overlay) kept() int {
+	n := o.blocks.most
+	if o.marks.all != nil {
+		n += pagesPerExtent / 8
+	}
+	return n
+}
 
-const overlaysKept = 256
+// overlayPool keeps emptied overlays, so that a steady load allocates none. Guarded by Store.mu.
+type overlayPool struct {
+	free []*overlay
+	kept int // sum over free
+}
+
+// overlaysKept and overlayEntriesKept bound the pool: 3 MiB of overlays, and about 20 MiB of what they have beside themselves.
+const (
+	overlaysKept       = 16384
+	overlayEntriesKept = entriesMax / 2
+)
 
 func (p *overlayPool) take() *overlay {
-	if n := len(p.free); n > 0 {
-		o := p.free[n-1]
-		p.free = p.free[:n-1]
-		return o
+	n := len(p.free)
+	if n == 0 {
+		return &overlay{}
 	}
-	return newOverlay()
+	o := p.free[n-1]
+	p.free[n-1] = nil
+	p.free = p.free[:n-1]
+	p.kept -= o.kept()
+	return o
 }
 
 func (p *overlayPool) give(o *overlay) {
-	if o != nil && len(p.free) < overlaysKept {
-		o.reset()
-		p.free = append(p.free, o)
+	if o == nil || len(p.free) == overlaysKept {
+		return
 	}
+	o.reset()
+	if p.kept+o.kept() > overlayEntriesKept {
+		*o = overlay{}
+	}
+	p.kept += o.kept()
+	p.free = append(p.free, o)
 }

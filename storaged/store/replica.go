@@ -19,12 +19,17 @@ type replica struct {
 	joinStart  uint64
 	joining    bool
 	suspect    bool
-	// layers by ascending seq; the last is the live layer.
+	// layers by ascending seq; the last is the live layer. Without snapshots it lies in first.
 	layers []*layer
+	first  [1]*layer
 	// base is layers as of the last seal: what the checkpoint knows. The destager's between seals.
 	base     []*layer
 	baseTag  replicaTag // likewise
 	reshaped bool       // layers changed since the last seal
+	dirty    bool       // in Store.dirty
+	removed  bool       // not in Store.replicas any more
+	// kin counts the layers of its family; valid while it has a layer itself.
+	kin *int
 	// nextUnit is where the next large write looks for space first, so that an extent stays together. The committer's.
 	nextUnit uint32
 }
@@ -41,9 +46,6 @@ type layer struct {
 	handle uint32
 	seq    block.SnapSeq
 	rep    *replica // the replica it belongs or belonged to
-	// nodes is the page table; nil entries have no page with a stamp. Invariant: nodes and all below never change
-	// while the destager works; it replaces them at the end of a checkpoint.
-	nodes [nodesPerExtent]*node
 	// active and sealed hold what is in the journal.
 	active, sealed *overlay
 	// inherit is the layer this one begins with the content of, until the destager has made both share pages.
@@ -53,6 +55,9 @@ type layer struct {
 	dead bool
 	// clones counts layers of other replicas that inherit from this one.
 	clones int
+	// nodes is the page table; nil entries have no page with a stamp. Invariant: nodes and all below never change
+	// while the destager works; it replaces them at the end of a checkpoint.
+	nodes [nodesPerExtent]*node
 
 	mapped int64 // units pointed to, as of the checkpoint
 	own    int64 // of those, units that the next newer layer of the replica does not have in the same place
@@ -87,6 +92,22 @@ func (r *replica) find(seq block.SnapSeq) (int, bool) {
 	})
 }
 
+// replicaOf is the replica w is for, nil if there is none. It is looked up once for a write: the committer's, with Store.mu held.
+func (s *Store) replicaOf(w *Write) *replica {
+	if w.q.replica == nil || w.q.replica.removed {
+		w.q.replica = s.replicas[w.Extent]
+	}
+	return w.q.replica
+}
+
+// layersOfKin counts the layers that may share units with those of r.
+func (s *Store) layersOfKin(r *replica) int {
+	if kin := s.families[r.family()]; kin != nil {
+		return *kin
+	}
+	return 0
+}
+
 func (r *replica) family() family { return family{r.lineage, r.id.Index} }
 
 // addReplica puts a new replica into the tables.
@@ -95,6 +116,7 @@ func (s *Store) addReplica(id block.ExtentID, handle uint32, lineage block.Volum
 	if s.opts.planted == bugNoSeed {
 		r.seeder = block.Seeder{}
 	}
+	r.layers = r.first[:0]
 	s.replicas[id] = r
 	s.nextHandle = max(s.nextHandle, handle+1)
 	return r
@@ -113,7 +135,12 @@ func (s *Store) addLayer(r *replica, handle uint32, seq block.SnapSeq, from *lay
 	r.layers = slices.Insert(r.layers, i, l)
 	r.reshaped = true
 	s.layers[handle] = l
-	s.families[r.family()]++
+	r.kin = s.families[r.family()]
+	if r.kin == nil {
+		r.kin = new(int)
+		s.families[r.family()] = r.kin
+	}
+	*r.kin++
 	s.nextHandle = max(s.nextHandle, handle+1)
 	return l
 }
@@ -130,6 +157,7 @@ func (s *Store) removeReplica(r *replica) {
 	for len(r.layers) > 0 {
 		s.bury(r.layers[len(r.layers)-1])
 	}
+	r.removed = true
 	delete(s.replicas, r.id)
 }
 
@@ -176,12 +204,12 @@ func (s *Store) lookup(l *layer, start block.No, out []ovEntry) (pageRef, bool) 
 			if o == nil || left == 0 {
 				continue
 			}
-			if o.count[page] != 0 {
+			if o.marks.get(page).count != 0 {
 				for i := range out {
 					if have[i] {
 						continue
 					}
-					if e, ok := o.blocks[uint32(start)+uint32(i)]; ok {
+					if e, ok := o.blocks.get(uint32(start) + uint32(i)); ok {
 						out[i], have[i] = e, true
 						left--
 					}
@@ -229,8 +257,8 @@ func (s *Store) lookupOne(l *layer, b block.No, page uint32, out *ovEntry) (page
 			if o == nil {
 				continue
 			}
-			if o.count[page] != 0 {
-				if e, ok := o.blocks[uint32(b)]; ok {
+			if o.marks.get(page).count != 0 {
+				if e, ok := o.blocks.get(uint32(b)); ok {
 					*out = e
 					return pageRef{}, true
 				}

@@ -30,13 +30,13 @@ type Store struct {
 	layers     map[uint32]*layer
 	dead       []*layer // removed from their replica, space not freed yet
 	volumes    map[block.VolumeID]VolumeFence
-	families   map[family]int // layers per lineage and index
+	families   map[family]*int // layers per lineage and index
 	cache      *pageCache
 	nextHandle uint32
 	inflight   inflight
 	active     generation // what the journal holds since the last seal
 	sealed     generation // what is being destaged
-	dirtyState map[*replica]struct{}
+	dirty      []*replica // whose watermark was set since the last batch or seal
 	overlays   overlayPool
 	dirSlots   []uint32 // of the directory of the last checkpoint
 

@@ -9,7 +9,7 @@ import (
 // validate refuses writes that contradict themselves.
 func (s *Store) validate(w *Write) error {
 	w.Err = nil
-	w.q.retried = false
+	w.q.retried, w.q.replica = false, nil
 	n := int(w.Range.Count)
 	bad := func(why string) error {
 		return fmt.Errorf("%w: write of blocks [%d,%d) of %s: %s", ErrInvalid, w.Range.Start, w.Range.End(), w.Extent, why)
@@ -115,7 +115,7 @@ func (s *Store) prepareSums(w *Write) error {
 		return nil
 	}
 	s.mu.RLock()
-	r := s.replicas[w.Extent]
+	r := s.replicaOf(w)
 	s.mu.RUnlock()
 	if r == nil {
 		return fmt.Errorf("%w: %s", ErrNoReplica, w.Extent)
