@@ -62,25 +62,31 @@ func (u usage) total() time.Duration {
 	return sum
 }
 
-// settle waits until a subject's processes have no work left from what came before: they together use less than a tenth of a core for a while.
+// settle waits until a subject's processes have no work left from what came before: they together use less than a tenth of a core, for longer than a
+// disk waits with moving what is in its journal to its place.
 func settle(ctx context.Context, s Subject) error {
-	const look, calm = 500 * time.Millisecond, 0.1
+	const look, calm, looks = 500 * time.Millisecond, 0.1, 6
+	quiet := 0
 	return until(ctx, 2*time.Minute, s.Name()+" has done what was left to do", func() error {
-		m, err := startMeter(s.Processes())
-		if err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(look):
-		}
-		u, err := m.stop()
-		if err != nil {
-			return err
-		}
-		if share := u.total().Seconds() / time.Since(m.start).Seconds(); share > calm {
-			return fmt.Errorf("still %.2f of a core", share)
+		for quiet < looks {
+			m, err := startMeter(s.Processes())
+			if err != nil {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(look):
+			}
+			u, err := m.stop()
+			if err != nil {
+				return err
+			}
+			quiet++
+			if share := u.total().Seconds() / time.Since(m.start).Seconds(); share > calm {
+				quiet = 0
+				return fmt.Errorf("still %.2f of a core", share)
+			}
 		}
 		return nil
 	})

@@ -63,7 +63,7 @@ type point struct {
 	run     func(readPercent int, d time.Duration) (load.Result, error)
 }
 
-// measure measures points, Pairs times, in turn.
+// measure measures points, Pairs times, in turn, each when nothing is left to be done from what came before.
 func (r *Runner) measure(ctx context.Context, t *Table, points ...point) error {
 	samples := make([][2][]Sample, len(points))
 	for _, p := range points {
@@ -75,6 +75,9 @@ func (r *Runner) measure(ctx context.Context, t *Table, points ...point) error {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
 		}
+		if err := settle(ctx, p.subject); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
 	}
 	for round := range r.Pairs {
 		for k, reads := range []int{0, 100} {
@@ -85,7 +88,11 @@ func (r *Runner) measure(ctx context.Context, t *Table, points ...point) error {
 				}
 				p := points[i]
 				w := Workload{Name: fmt.Sprintf("%s, reads %d", p.name, reads)}
-				x, err := r.metered(ctx, p.subject, w, func() (load.Result, error) { return p.run(reads, r.Duration) })
+				x, err := r.metered(ctx, p.subject, w, func() (load.Result, error) {
+					res, err := p.run(reads, r.Duration)
+					// What writes leave to be done later is part of what they cost.
+					return res, errors.Join(err, settle(ctx, p.subject))
+				})
 				if err != nil {
 					return err
 				}
