@@ -100,7 +100,9 @@ type Runner struct {
 	Duration time.Duration
 	// MaxForeign is the share of a core that others may use in a run that counts.
 	MaxForeign float64
-	Progress   io.Writer
+	// MaxStolen is the share of a core that the host of a virtual machine may withhold in a run that counts.
+	MaxStolen float64
+	Progress  io.Writer
 	// ProfileDir, if not empty, is where CPU profiles of our chunks go, one of each run.
 	ProfileDir string
 	runs       int
@@ -131,7 +133,7 @@ func (r *Runner) metered(ctx context.Context, s Subject, w Workload, run func() 
 	}
 	u, err := m.stop()
 	out := Sample{Subject: s.Name(), Result: res, Usage: u}
-	fmt.Fprintf(r.Progress, "  %-15s %-24s %s  CPU %s/req, foreign %.2f\n", s.Name(), w.Name, res, out.CPUPerRequest().Round(time.Microsecond/10), u.Foreign)
+	fmt.Fprintf(r.Progress, "  %-15s %-24s %s  CPU %s/req, foreign %.2f, stolen %.2f\n", s.Name(), w.Name, res, out.CPUPerRequest().Round(time.Microsecond/10), u.Foreign, u.Stolen)
 	return out, err
 }
 
@@ -150,9 +152,9 @@ type Outcome struct {
 func (r *Runner) Compare(ctx context.Context, c Comparison) (Outcome, error) {
 	out := Outcome{Comparison: c}
 	for i := 0; len(out.Pairs) < r.Pairs; i++ {
-		if out.Discarded > 2*r.Pairs {
-			return out, fmt.Errorf("%s against %s: %d pairs discarded, other programs used more than %.2f of a core: run it on a quiet machine, or with -foreign",
-				c.Workload.Name, c.Peer, out.Discarded, r.MaxForeign)
+		if out.Discarded > 3*r.Pairs {
+			return out, fmt.Errorf("%s against %s: %d pairs discarded, other programs used more than %.2f of a core, or the host withheld more than %.2f: run it on a quiet machine, or with -foreign or -stolen",
+				c.Workload.Name, c.Peer, out.Discarded, r.MaxForeign, r.MaxStolen)
 		}
 		var p Pair
 		order := []string{"iomesh", c.Peer}
@@ -170,7 +172,7 @@ func (r *Runner) Compare(ctx context.Context, c Comparison) (Outcome, error) {
 				p.Peer = s
 			}
 		}
-		if max(p.Ours.Usage.Foreign, p.Peer.Usage.Foreign) > r.MaxForeign {
+		if r.disturbed(p.Ours) || r.disturbed(p.Peer) {
 			out.Discarded++
 			continue
 		}
@@ -185,6 +187,11 @@ func (r *Runner) Compare(ctx context.Context, c Comparison) (Outcome, error) {
 	out.Median, out.Lowest, out.Highest = median(ratios), ratios[0], ratios[len(ratios)-1]
 	out.Met = out.Median >= c.Least && (c.Most == 0 || out.Median <= c.Most)
 	return out, nil
+}
+
+// disturbed says that a run does not count.
+func (r *Runner) disturbed(s Sample) bool {
+	return s.Usage.Foreign > r.MaxForeign || s.Usage.Stolen > r.MaxStolen
 }
 
 // median of sorted values.

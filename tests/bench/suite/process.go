@@ -15,26 +15,30 @@ import (
 // ticksPerSecond is USER_HZ, which is 100 on every Linux that Go runs on.
 const ticksPerSecond = 100
 
-// busy is the CPU time that the machine has used for all but kernel threads, whose work is made by what is measured.
-func busy() (time.Duration, error) {
+// busy is the CPU time that the machine has used for all but kernel threads, whose work is made by what is measured, and what a virtual machine's host
+// did not give it although it had work.
+func busy() (used, stolen time.Duration, err error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return 0, fmt.Errorf("CPU time of the machine: %w", err)
+		return 0, 0, fmt.Errorf("CPU time of the machine: %w", err)
 	}
 	line, _, _ := strings.Cut(string(b), "\n")
 	f := strings.Fields(line)
-	if len(f) < 8 {
-		return 0, fmt.Errorf("/proc/stat: %q", line)
+	if len(f) < 9 {
+		return 0, 0, fmt.Errorf("/proc/stat: %q", line)
 	}
-	var ticks int64
-	for _, i := range []int{1, 2, 3, 6, 7} { // user, nice, system, irq, softirq
-		n, _ := strconv.ParseInt(f[i], 10, 64)
-		ticks += n
+	ticks := func(fields ...int) time.Duration {
+		var sum int64
+		for _, i := range fields {
+			n, _ := strconv.ParseInt(f[i], 10, 64)
+			sum += n
+		}
+		return time.Duration(sum) * (time.Second / ticksPerSecond)
 	}
-	sum := time.Duration(ticks) * (time.Second / ticksPerSecond)
+	sum := ticks(1, 2, 3, 6, 7) // user, nice, system, irq, softirq
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		return 0, fmt.Errorf("list processes: %w", err)
+		return 0, 0, fmt.Errorf("list processes: %w", err)
 	}
 	for _, p := range stats {
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(p)))
@@ -42,7 +46,7 @@ func busy() (time.Duration, error) {
 			sum -= u.CPU
 		}
 	}
-	return sum, nil
+	return sum, ticks(8), nil
 }
 
 // usage is what a run cost.
@@ -52,6 +56,8 @@ type usage struct {
 	RSS map[string]uint64        `json:"rssBytes"`
 	// Foreign is the share of one core that other programs used.
 	Foreign float64 `json:"foreignCores"`
+	// Stolen is the share of one core that the host of this virtual machine withheld.
+	Stolen float64 `json:"stolenCores"`
 }
 
 func (u usage) total() time.Duration {
@@ -98,6 +104,7 @@ type meter struct {
 	before map[string]time.Duration
 	self   time.Duration
 	all    time.Duration
+	stolen time.Duration
 	start  time.Time
 }
 
@@ -115,13 +122,13 @@ func startMeter(pids map[string]int) (*meter, error) {
 		return nil, fmt.Errorf("CPU time of this process: %w", err)
 	}
 	m.self = self.CPU
-	m.all, err = busy()
+	m.all, m.stolen, err = busy()
 	return m, err
 }
 
 func (m *meter) stop() (usage, error) {
 	u := usage{CPU: map[string]time.Duration{}, RSS: map[string]uint64{}}
-	all, err := busy()
+	all, stolen, err := busy()
 	if err != nil {
 		return u, err
 	}
@@ -138,6 +145,7 @@ func (m *meter) stop() (usage, error) {
 		u.CPU[name], u.RSS[name] = now.CPU-m.before[name], uint64(now.RSS)
 		foreign -= u.CPU[name]
 	}
-	u.Foreign = max(0, foreign.Seconds()/time.Since(m.start).Seconds())
+	took := time.Since(m.start).Seconds()
+	u.Foreign, u.Stolen = max(0, foreign.Seconds()/took), (stolen-m.stolen).Seconds()/took
 	return u, nil
 }

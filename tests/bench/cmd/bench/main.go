@@ -47,6 +47,7 @@ func run(ctx context.Context, args []string) error {
 	d := f.Duration("time", 4*time.Second, "duration of each run")
 	span := f.Uint64("span", 1024, "MiB of each volume")
 	foreign := f.Float64("foreign", 0.05, "share of a core that other programs may use in a run that counts")
+	stolen := f.Float64("stolen", 0.2, "share of a core that the host of a virtual machine may withhold in a run that counts")
 	only := f.String("only", "", "comparisons whose workload begins with this")
 	fio := f.String("fio", os.Getenv("FIO"), "a fio with the libiscsi engine, to measure with it as well; FIO in the environment by default")
 	out := f.String("json", "", "write the report here as JSON")
@@ -62,7 +63,7 @@ func run(ctx context.Context, args []string) error {
 		defer os.RemoveAll(t)
 		*dir = t
 	}
-	r := &suite.Runner{Subjects: map[string]suite.Subject{}, Pairs: *pairs, Duration: *d, MaxForeign: *foreign, Progress: os.Stderr, ProfileDir: *profiles}
+	r := &suite.Runner{Subjects: map[string]suite.Subject{}, Pairs: *pairs, Duration: *d, MaxForeign: *foreign, MaxStolen: *stolen, Progress: os.Stderr, ProfileDir: *profiles}
 	defer func() {
 		for _, s := range r.Subjects {
 			_ = s.Close()
