@@ -71,7 +71,7 @@ type Options struct {
 	Cluster block.ClusterID
 	// Journals is the journal disk of a DataStore disk.
 	Journals *Journals
-	// CacheBytes bounds the memory of cached map pages. Default 64 MiB.
+	// CacheBytes bounds the memory of cached map pages. Default: 1/8192 of the disk, from 64 to 256 MiB.
 	CacheBytes int64
 	// DestageFill is the journal fill in percent at which small writes begin to be moved to their place. Default 50.
 	DestageFill int

@@ -52,7 +52,7 @@
 //
 // Per TiB of capacity: 32 MiB of unit reference counts, 2 MiB of unit bitmap, 8 MiB of slot reference counts and half a MiB of
 // slot bitmap; and per TiB of mapped extents 18 MiB of table nodes, shared between layers until they differ: a snapshot costs
-// 2.3 KiB for each 128 MiB region changed after it. Beside that the page cache (Options.CacheBytes, 64 MiB), overlays (about 48
+// 2.3 KiB for each 128 MiB region changed after it. Beside that the page cache (Options.CacheBytes, 64 to 256 MiB), overlays (about 48
 // bytes per journalled block, at most 64 MiB and in steady state as much as the journal holds), and 11 MiB of buffers per store.
 // Tables are flat and without pointers.
 //

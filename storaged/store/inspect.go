@@ -148,7 +148,7 @@ func Inspect(disk vdisk.Disk, o InspectOptions) (*Report, error) {
 	}
 	rep.Copies = inspectCopies(disk, &sb)
 	opts := Options{OnCorrupt: func(c Corruption) { rep.Corruptions = append(rep.Corruptions, c) }, StallAfter: -1}
-	opts.setDefaults()
+	opts.setDefaults(disk.SizeBytes())
 	s := newStore(disk, sb, opts)
 	if sb.MountType == DataStore && o.JournalDisk != nil {
 		jsb, _, err := readSuper(o.JournalDisk)

@@ -88,9 +88,17 @@ func mustBeBlank(disk vdisk.Disk) error {
 	return nil
 }
 
-func (o *Options) setDefaults() {
+// The default of Options.CacheBytes is the disk's size divided by cacheShare, within these bounds. A page of 4 KiB maps 1 MiB of a
+// volume: 64 MiB are the map of 16 GiB that are in use, 256 MiB that of 64 GiB.
+const (
+	cacheShare = 8 << 10
+	cacheMin   = 64 << 20
+	cacheMax   = 256 << 20
+)
+
+func (o *Options) setDefaults(diskBytes int64) {
 	if o.CacheBytes == 0 {
-		o.CacheBytes = 64 << 20
+		o.CacheBytes = min(max(diskBytes/cacheShare, cacheMin), cacheMax)
 	}
 	if o.DestageFill <= 0 || o.DestageFill > 60 {
 		o.DestageFill = 50
@@ -110,7 +118,7 @@ func open(ctx context.Context, disk vdisk.Disk, o Options) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	o.setDefaults()
+	o.setDefaults(disk.SizeBytes())
 	sb, _, err := readSuper(disk)
 	if err != nil {
 		return nil, err

@@ -33,7 +33,7 @@ type ClusterOptions struct {
 	// Chunks is the number of data servers with a disk each (3); DiskBytes the size of a disk.
 	Chunks    int
 	DiskBytes uint64
-	// Sparse disks are not written in full first: for sizes that the machine does not have.
+	// Sparse disks are written in full only where they are used first: for sizes that the machine does not have.
 	Sparse bool
 	// RepairDelay is how long a replica that is away is waited for; 0: the default.
 	RepairDelay time.Duration
@@ -78,7 +78,13 @@ func startCluster(ctx context.Context, o ClusterOptions) (*cluster, error) {
 	}
 	args := []string{o.Storaged, "dev", "--dir", c.dir, "--processes", "--disks", "1", "--chunks", strconv.Itoa(o.Chunks),
 		"--disk-size", strconv.FormatUint(o.DiskBytes>>20, 10) + "Mi", "--restart-after", "0"}
-	if !o.Sparse {
+	if o.Sparse {
+		for i := range o.Chunks {
+			if err := sparseDisk(filepath.Join(c.dir, "nodes", fmt.Sprintf("n%d", i+1), "data", "disk0.img"), int64(o.DiskBytes)); err != nil {
+				return nil, err
+			}
+		}
+	} else {
 		args = append(args, "--prewrite")
 	}
 	if o.RepairDelay > 0 {

@@ -98,8 +98,8 @@ func unitPoint(ctx context.Context, name string, c *cluster, u *unit) point {
 	}}
 }
 
-// scaleSizes writes the same number of blocks, spread over volumes of 1 GiB to 10 TiB. The disks are sparse files, which makes the writes of all
-// sizes alike slower than on real ones.
+// scaleSizes writes the same number of blocks, spread over volumes of 1 GiB to 10 TiB. The disks' files are written where
+// they are used.
 func (r *Runner) scaleSizes(ctx context.Context, t *Table, storaged, dir string) error {
 	const places = 8192
 	return within(ctx, ClusterOptions{Storaged: storaged, Dir: dir, DiskBytes: 6 << 40, Sparse: true}, func(c *cluster) (err error) {

@@ -154,12 +154,17 @@ func dialSpread(ctx context.Context, portals []string, iqn string, size uint64, 
 	}
 	stride := size / places &^ 4095
 	x := &spread{session: s, ledger: load.NewSparseLedger(size, stride), size: size, stride: stride}
-	// Every place once, so that reads read data and writes overwrite.
-	_, err = load.Run(ctx, s, load.Options{BlockBytes: 4096, Depth: 32, SpanBytes: size, StrideBytes: stride, Sequential: true, Duration: time.Hour, Requests: places}, x.ledger)
+	return x, x.fill(ctx)
+}
+
+// fill writes every place once, so that reads read data and writes overwrite.
+func (x *spread) fill(ctx context.Context) error {
+	_, err := load.Run(ctx, x.session, load.Options{BlockBytes: 4096, Depth: 32, SpanBytes: x.size, StrideBytes: x.stride, Sequential: true,
+		Duration: time.Hour, Requests: x.size / x.stride}, x.ledger)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("write the places of %s: %w", iqn, err), s.Close())
+		return fmt.Errorf("write the places of a volume of %d bytes: %w", x.size, err)
 	}
-	return x, nil
+	return nil
 }
 
 func (x *spread) run(ctx context.Context, reads, depth int, d time.Duration) (load.Result, error) {
