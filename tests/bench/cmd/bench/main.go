@@ -111,6 +111,7 @@ func startAll(ctx context.Context, r *suite.Runner, storaged, dir string, span u
 		{"iomesh", func() (suite.Subject, error) { return suite.StartCluster(ctx, storaged, dir, span) }},
 		{suite.CacheOff, func() (suite.Subject, error) { return suite.StartTgtd(ctx, suite.CacheOff, dir, 661, span) }},
 		{suite.AIO, func() (suite.Subject, error) { return suite.StartTgtd(ctx, suite.AIO, dir, 662, span) }},
+		{suite.Bare, func() (suite.Subject, error) { return suite.StartBare(ctx, dir, span) }},
 		{"floor", func() (suite.Subject, error) { return suite.StartFloor(ctx, self, dir) }},
 	} {
 		fmt.Fprintf(r.Progress, "starting %s and filling it\n", s.name)
