@@ -92,7 +92,7 @@ func (r *replica) find(seq block.SnapSeq) (int, bool) {
 	})
 }
 
-// replicaOf is the replica w is for, nil if there is none. It is looked up once for a write: the committer's, with Store.mu held.
+// replicaOf is the replica w is for, nil if there is none; it is looked up once for a write. For whoever has the write in hand, with Store.mu held.
 func (s *Store) replicaOf(w *Write) *replica {
 	if w.q.replica == nil || w.q.replica.removed {
 		w.q.replica = s.replicas[w.Extent]

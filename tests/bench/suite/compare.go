@@ -152,7 +152,7 @@ type Outcome struct {
 // Compare runs the pairs of a comparison.
 func (r *Runner) Compare(ctx context.Context, c Comparison) (Outcome, error) {
 	out := Outcome{Comparison: c}
-	if c.Workload.ReadPercent == 100 {
+	if c.Workload.ReadPercent > 0 {
 		for _, name := range []string{"iomesh", c.Peer} {
 			if err := r.warm(ctx, name); err != nil {
 				return out, err

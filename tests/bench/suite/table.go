@@ -71,7 +71,8 @@ func (r *Runner) measure(ctx context.Context, t *Table, points ...point) error {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		for _, reads := range []int{0, 100} {
-			if _, err := p.run(reads, r.Duration/8); err != nil {
+			// Reads for longer: see warm.
+			if _, err := p.run(reads, r.Duration/8+time.Duration(reads)*r.Duration/50); err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
 		}
