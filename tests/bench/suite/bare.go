@@ -67,7 +67,7 @@ func (b *bare) Run(ctx context.Context, w Workload, d time.Duration) (load.Resul
 		})
 	}
 	workers.Wait()
-	return load.Summary(&h, w.BlockBytes, time.Since(begin)), errors.Join(append(errs, ctx.Err())...)
+	return load.Summary(&h, w.BlockBytes, time.Since(begin)), errors.Join(errors.Join(errs...), ctx.Err())
 }
 
 // write returns when p is durable in all files.
