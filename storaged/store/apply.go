@@ -140,10 +140,7 @@ func (s *Store) apply(w *Write, room int) verdict {
 			seq = live.seq
 		}
 	}
-	at, exists := len(r.layers)-1, true
-	if live == nil || live.seq != seq {
-		at, exists = r.find(seq)
-	}
+	at, exists := r.find(seq)
 	var target, from *layer
 	if exists {
 		target, from = r.layers[at], r.layers[at]
@@ -463,7 +460,7 @@ func (c *change) takesUnits() bool {
 // unitsFor is an upper bound, without loading anything, of the units needed for blocks first to last of a layer (nil: a new
 // one), beside those promised already. It is exact where nothing is shared.
 func (s *Store) unitsFor(r *replica, l *layer, first, last uint32) (n int64) {
-	alone := l != nil && l.inherit == nil && *r.kin == 1
+	alone := r.alone(l)
 	for u := first / block.UnitBlocks; u <= last/block.UnitBlocks; u++ {
 		if !s.provided(l, alone, u/pageUnits, uint16(1)<<(u%pageUnits)) {
 			n++
@@ -502,7 +499,7 @@ func (s *Store) provided(l *layer, alone bool, page uint32, bit uint16) bool {
 
 // promise counts the units needed for blocks first to last of a layer, as unitsFor does, and notes that they are.
 func (s *Store) promise(r *replica, l *layer, first, last uint32) {
-	alone := l.inherit == nil && *r.kin == 1
+	alone := r.alone(l)
 	o := s.overlayOf(l)
 	for u := first / block.UnitBlocks; u <= last/block.UnitBlocks; u++ {
 		page, bit := u/pageUnits, uint16(1)<<(u%pageUnits)

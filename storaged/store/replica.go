@@ -80,7 +80,11 @@ func (r *replica) view(v block.SnapSeq) *layer {
 	return nil
 }
 
+// find returns where the layer of seq is or would be, and whether it is there. It is nearly always the live one.
 func (r *replica) find(seq block.SnapSeq) (int, bool) {
+	if l := r.live(); l != nil && l.seq == seq {
+		return len(r.layers) - 1, true
+	}
 	return slices.BinarySearchFunc(r.layers, seq, func(l *layer, s block.SnapSeq) int {
 		switch {
 		case l.seq < s:
@@ -99,6 +103,9 @@ func (s *Store) replicaOf(w *Write) *replica {
 	}
 	return w.q.replica
 }
+
+// alone reports whether nothing else can share units with l, a layer of r; nil is a layer to be made, which can.
+func (r *replica) alone(l *layer) bool { return l != nil && l.inherit == nil && *r.kin == 1 }
 
 // layersOfKin counts the layers that may share units with those of r.
 func (s *Store) layersOfKin(r *replica) int {
