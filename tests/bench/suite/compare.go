@@ -118,23 +118,23 @@ func (r *Runner) sample(ctx context.Context, subject string, w Workload) (Sample
 	if _, err := s.Run(ctx, w, r.Duration/8); err != nil {
 		return Sample{}, fmt.Errorf("%s on %s: %w", w.Name, subject, err)
 	}
-	return r.metered(ctx, s, w, func() (load.Result, error) { return s.Run(ctx, w, r.Duration) })
+	return r.metered(ctx, s, w.Name, func() (load.Result, error) { return s.Run(ctx, w, r.Duration) })
 }
 
-// metered measures one run of a load on a subject: what came of it, what it cost, and its profiles if they are wanted. Of w only the name is used.
-func (r *Runner) metered(ctx context.Context, s Subject, w Workload, run func() (load.Result, error)) (Sample, error) {
+// metered measures one run of a load on a subject: what came of it, what it cost, and its profiles if they are wanted.
+func (r *Runner) metered(ctx context.Context, s Subject, name string, run func() (load.Result, error)) (Sample, error) {
 	m, err := startMeter(s.Processes())
 	if err != nil {
 		return Sample{}, err
 	}
-	profiled := r.profile(ctx, s, w)
+	profiled := r.profile(ctx, s, name)
 	res, err := run()
 	if err := errors.Join(err, profiled()); err != nil {
-		return Sample{}, fmt.Errorf("%s on %s: %w", w.Name, s.Name(), err)
+		return Sample{}, fmt.Errorf("%s on %s: %w", name, s.Name(), err)
 	}
 	u, err := m.stop()
 	out := Sample{Subject: s.Name(), Result: res, Usage: u}
-	fmt.Fprintf(r.Progress, "  %-15s %-24s %s  CPU %s/req, foreign %.2f, stolen %.2f\n", s.Name(), w.Name, res, out.CPUPerRequest().Round(time.Microsecond/10), u.Foreign, u.Stolen)
+	fmt.Fprintf(r.Progress, "  %-15s %-24s %s  CPU %s/req, foreign %.2f, stolen %.2f\n", s.Name(), name, res, out.CPUPerRequest().Round(time.Microsecond/10), u.Foreign, u.Stolen)
 	return out, err
 }
 

@@ -74,25 +74,26 @@ func settle(ctx context.Context, s Subject) error {
 	const look, calm, looks = 500 * time.Millisecond, 0.1, 6
 	quiet := 0
 	return until(ctx, 2*time.Minute, s.Name()+" has done what was left to do", func() error {
-		for quiet < looks {
-			m, err := startMeter(s.Processes())
-			if err != nil {
-				return err
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(look):
-			}
-			u, err := m.stop()
-			if err != nil {
-				return err
-			}
-			quiet++
-			if share := u.total().Seconds() / time.Since(m.start).Seconds(); share > calm {
-				quiet = 0
-				return fmt.Errorf("still %.2f of a core", share)
-			}
+		m, err := startMeter(s.Processes())
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(look):
+		}
+		u, err := m.stop()
+		if err != nil {
+			return err
+		}
+		quiet++
+		share := u.total().Seconds() / time.Since(m.start).Seconds()
+		if share > calm {
+			quiet = 0
+		}
+		if quiet < looks {
+			return fmt.Errorf("%.2f of a core, calm for %d looks of %d", share, quiet, looks)
 		}
 		return nil
 	})

@@ -30,7 +30,7 @@ func (c *cluster) profileSockets() map[string]string {
 var profileKinds = []struct{ name, path string }{{"cpu", "profile"}, {"allocs", "allocs"}, {"block", "block"}, {"mutex", "mutex"}}
 
 // profile takes profiles of the subject's processes while a run lasts. The function it returns waits for them.
-func (r *Runner) profile(ctx context.Context, s Subject, w Workload) func() error {
+func (r *Runner) profile(ctx context.Context, s Subject, name string) func() error {
 	p, ok := s.(profiler)
 	if !ok || r.ProfileDir == "" {
 		return func() error { return nil }
@@ -39,9 +39,9 @@ func (r *Runner) profile(ctx context.Context, s Subject, w Workload) func() erro
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var errs []error
-	for name, socket := range p.profileSockets() {
+	for chunk, socket := range p.profileSockets() {
 		for _, k := range profileKinds {
-			file := filepath.Join(r.ProfileDir, fmt.Sprintf("%s-%s-%d.%s.pprof", strings.NewReplacer(" ", "", "/", "-", ",", "-").Replace(w.Name), name, r.runs, k.name))
+			file := filepath.Join(r.ProfileDir, fmt.Sprintf("%s-%s-%d.%s.pprof", strings.NewReplacer(" ", "", "/", "-", ",", "-").Replace(name), chunk, r.runs, k.name))
 			wg.Go(func() {
 				err := fetch(ctx, socket, fmt.Sprintf("http://daemon/debug/pprof/%s?seconds=%d", k.path, max(1, int(r.Duration.Seconds()))), file)
 				mu.Lock()

@@ -67,14 +67,13 @@ type point struct {
 func (r *Runner) measure(ctx context.Context, t *Table, points ...point) error {
 	samples := make([][2][]Sample, len(points))
 	for _, p := range points {
-		if err := settle(ctx, p.subject); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+		_, err := p.run(0, r.Duration/8)
+		if err == nil {
+			// Longer than writes: see warm.
+			_, err = p.run(100, 2*r.Duration)
 		}
-		for _, reads := range []int{0, 100} {
-			// Reads for longer: see warm.
-			if _, err := p.run(reads, r.Duration/8+time.Duration(reads)*r.Duration/50); err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
-			}
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		if err := settle(ctx, p.subject); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
@@ -88,9 +87,9 @@ func (r *Runner) measure(ctx context.Context, t *Table, points ...point) error {
 					i = len(points) - 1 - i
 				}
 				p := points[i]
-				w := Workload{Name: fmt.Sprintf("%s, reads %d", p.name, reads)}
+				name := fmt.Sprintf("%s, reads %d", p.name, reads)
 				x, err := r.undisturbed(func() (Sample, error) {
-					return r.metered(ctx, p.subject, w, func() (load.Result, error) {
+					return r.metered(ctx, p.subject, name, func() (load.Result, error) {
 						res, err := p.run(reads, r.Duration)
 						// What writes leave to be done later is part of what they cost.
 						return res, errors.Join(err, settle(ctx, p.subject))
@@ -155,17 +154,12 @@ func dialSpread(ctx context.Context, portals []string, iqn string, size uint64, 
 	}
 	stride := size / places &^ 4095
 	x := &spread{session: s, ledger: load.NewSparseLedger(size, stride), size: size, stride: stride}
-	return x, x.fill(ctx)
-}
-
-// fill writes every place once, so that reads read data and writes overwrite.
-func (x *spread) fill(ctx context.Context) error {
-	_, err := load.Run(ctx, x.session, load.Options{BlockBytes: 4096, Depth: 32, SpanBytes: x.size, StrideBytes: x.stride, Sequential: true,
-		Duration: time.Hour, Requests: x.size / x.stride}, x.ledger)
+	// Every place once, so that reads read data and writes overwrite.
+	_, err = load.Run(ctx, s, load.Options{BlockBytes: 4096, Depth: 32, SpanBytes: size, StrideBytes: stride, Sequential: true, Duration: time.Hour, Requests: places}, x.ledger)
 	if err != nil {
-		return fmt.Errorf("write the places of a volume of %d bytes: %w", x.size, err)
+		return nil, errors.Join(fmt.Errorf("write the places of %s: %w", iqn, err), s.Close())
 	}
-	return nil
+	return x, nil
 }
 
 func (x *spread) run(ctx context.Context, reads, depth int, d time.Duration) (load.Result, error) {
