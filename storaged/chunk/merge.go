@@ -236,7 +236,7 @@ func (m *rmw) writePiece(s *share, rng block.Range, at uint64, data []byte, buf 
 	v := m.v
 	p.extent, p.rng = s.extent, rng
 	if data != nil {
-		v.fill(p, s.extent, rng, at, data, buf)
+		v.fill(p, s.extent, rng, at, data, buf, nil)
 	}
 	out := getEffects()
 	v.mu.Lock()

@@ -111,7 +111,8 @@ func (o *storeOp) write(later *wakes.List) {
 	o.sums = append(o.sums[:0], o.m.Sums...)
 	o.w = store.Write{Extent: o.extent(), Kind: kind, Range: o.m.Range, Stamp: o.m.Stamp, SnapSeq: o.m.SnapSeq, Epoch: o.m.Epoch,
 		Generation: o.m.Generation, Watermark: o.m.Watermark, Data: o.m.Data, Sums: o.sums, Completer: completer{},
-		UseReserve: o.m.Flags&replication.FlagReserve != 0, SumsVerified: o.w.SumsVerified}
+		UseReserve: o.m.Flags&replication.FlagReserve != 0, SumsVerified: o.w.SumsVerified,
+		Plain: o.buf.Sums(o.m.Data)}
 	if kind == store.Unmap {
 		o.w.Data, o.w.Sums = nil, nil
 	}
@@ -159,7 +160,7 @@ func (o *storeOp) copy(later *wakes.List) {
 	}
 	o.w = store.Write{Extent: o.extent(), Kind: kind, Range: o.m.Range, Stamps: o.stamps, States: o.states, SnapSeq: label, Epoch: o.m.Epoch,
 		Generation: o.m.Generation, Watermark: o.m.Watermark, Data: o.m.Data, Sums: o.sums, Completer: completer{},
-		NewerOnly: o.m.Flags&replication.FlagRoll != 0}
+		NewerOnly: o.m.Flags&replication.FlagRoll != 0, Plain: o.buf.Sums(o.m.Data)}
 	if len(o.m.Data) == 0 {
 		o.w.Data, o.w.Sums = nil, nil
 	}

@@ -182,7 +182,8 @@ func (v *volume) submitWrite(r *request) {
 		pieces(rng, at, func(rng block.Range, at uint64) {
 			p := r.newPart(len(r.parts))
 			r.parts = append(r.parts, p)
-			v.fill(p, e, rng, at, r.c.Data[at-r.c.Offset:][:rng.SizeBytes()], r.c.Buf)
+			data := r.c.Data[at-r.c.Offset:][:rng.SizeBytes()]
+			v.fill(p, e, rng, at, data, r.c.Buf, r.c.Buf.Sums(data))
 		})
 	})
 	if r.c.Atomic && len(r.parts) > 1 {
@@ -224,11 +225,11 @@ func pieces(r block.Range, at uint64, f func(r block.Range, at uint64)) {
 	f(r, at)
 }
 
-// fill prepares a write part, with the checksums made here, where the data enters (I8).
-func (v *volume) fill(p *part, e block.ExtentIndex, rng block.Range, at uint64, data []byte, buf *pagebuf.Buf) {
+// fill prepares a write part, with the checksums made here, where the data enters (I8). plain, if any, are the CRCs of its blocks.
+func (v *volume) fill(p *part, e block.ExtentIndex, rng block.Range, at uint64, data []byte, buf *pagebuf.Buf, plain []uint32) {
 	p.extent, p.rng, p.at, p.data, p.buf = e, rng, at, data, buf
 	p.sums = slices.Grow(p.sums[:0], int(rng.Count))[:rng.Count]
-	block.NewSeeder(v.lineage, e).SumRange(rng, data, p.sums)
+	block.NewSeeder(v.lineage, e).SumRange(rng, data, plain, p.sums)
 }
 
 // begin hands a filled write part to the machine; the caller holds v.mu.

@@ -32,6 +32,7 @@ type class struct {
 // Buf is a lent buffer. B has the length asked for; its capacity is the class size.
 type Buf struct {
 	B         []byte
+	sums      sums
 	full      []byte
 	refs      atomic.Int32
 	abandoned atomic.Bool
@@ -67,6 +68,7 @@ func (p *Pool) Get(n int) *Buf {
 		p.free.Add(-int64(len(b.full)))
 	}
 	b.B = b.full[:n]
+	b.sums.reset()
 	b.refs.Store(1)
 	p.used.Add(int64(len(b.full)))
 	return b

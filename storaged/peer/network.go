@@ -216,7 +216,10 @@ func (n *Network) run(c *Conn) {
 	n.opts.Handler.Up(c)
 	var wg sync.WaitGroup
 	wg.Go(c.writeLoop)
-	c.readLoop(wire.NewReader(c.nc, n.opts.Pool), n.opts.Handler)
+	r := wire.NewReader(c.nc, n.opts.Pool)
+	// What comes in answer to us has been verified by who reads it from a disk; what we are asked to store is verified here.
+	r.Sums = !c.Outgoing
+	c.readLoop(r, n.opts.Handler)
 	wg.Wait()
 	n.opts.Handler.Down(c, c.Err())
 }

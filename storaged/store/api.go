@@ -168,6 +168,9 @@ type Write struct {
 	Data []byte
 	// Sums of the blocks of Data (block.Seeder of lineage and extent). May be nil: then computed.
 	Sums []uint32
+	// Plain are the CRC32Cs of the blocks of Data, if they were taken as the bytes arrived: Sums are verified, or made, with them, without another look at
+	// Data. May be nil.
+	Plain []uint32
 	// SumsVerified says that this process made or verified Sums of Data: Options.CheckSums then does not verify them again.
 	SumsVerified bool
 	// Completer is told when the write is durable or has failed.

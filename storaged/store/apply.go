@@ -84,13 +84,8 @@ func (s *Store) ownLower(l *layer, r block.Range, stamp uint64) bool {
 				if len(o.pages) > 0 && o.pages[p] >= stamp {
 					return false
 				}
-				if o.marks.get(p).count == 0 {
-					continue
-				}
-				for b := max(r.Start, block.No(p*pageBlocks)); b < min(r.End(), block.No((p+1)*pageBlocks)); b++ {
-					if e, ok := o.blocks.get(uint32(b)); ok && e.stamp >= stamp {
-						return false
-					}
+				if !o.below(max(uint32(r.Start), p*pageBlocks), min(uint32(r.End()), (p+1)*pageBlocks)-1, stamp) {
+					return false
 				}
 			}
 		}
@@ -381,6 +376,10 @@ func (s *Store) enact(w *Write, r *replica, c change) {
 	b.add(&e)
 	for _, x := range sums {
 		b.head = binary.LittleEndian.AppendUint32(b.head, x)
+	}
+	if sums != nil && c.flags&fStamps == 0 {
+		s.putWritten(c.layer, first, e.stamp, loc, sums)
+		return
 	}
 	for i := range c.n {
 		o := ovEntry{stamp: e.stamp, loc: loc}

@@ -76,6 +76,23 @@ func cpuTime() time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
+// timeCPU measures n writes as write makes them, with all destaging, after what was written before has been destaged.
+func timeCPU(b *testing.B, s *Store, write func(n int)) {
+	sync := func() {
+		if err := s.Sync(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	sync()
+	b.ReportAllocs()
+	b.ResetTimer()
+	cpu := cpuTime()
+	write(b.N)
+	sync()
+	b.StopTimer()
+	b.ReportMetric(float64((cpuTime()-cpu).Nanoseconds())/float64(b.N)/1e3, "cpu-µs/write")
+}
+
 // benchWrites keeps depth writes of blocks in flight over all stores.
 func benchWrites(b *testing.B, stores []*Store, depth int, blocks uint32, sequential bool, extents uint32) {
 	id := func(i uint32) block.ExtentID { return ext(1, i) }
@@ -104,7 +121,7 @@ func benchWrites(b *testing.B, stores []*Store, depth int, blocks uint32, sequen
 			e, start = rnd.Uint32N(extents), rnd.Uint32N(block.PerExtent/blocks)*blocks
 		}
 		r := rng(start, blocks)
-		block.NewSeeder(id(e).Volume, id(e).Index).SumRange(r, data, f.ws[0].Sums)
+		block.NewSeeder(id(e).Volume, id(e).Index).SumRange(r, data, nil, f.ws[0].Sums)
 		f.left.Store(int32(len(stores)))
 		for k, s := range stores {
 			w := f.ws[k]
@@ -326,7 +343,7 @@ func BenchmarkChecksum(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(data)))
 			for b.Loop() {
-				s.SumRange(rng(0, n), data, sums)
+				s.SumRange(rng(0, n), data, nil, sums)
 			}
 		})
 	}

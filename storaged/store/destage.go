@@ -176,7 +176,9 @@ type destager struct {
 	hint    uint32
 	pg      mapPage
 	aux     mapPage
-	ents    []destageEntry
+	alone   []destageEntry // scratch of planLayer, as runs and ents are
+	runs    []*pageRuns
+	ents    []destageEntry // of a page
 	mover   mover
 	drained []*layer // dead layers all of whose space is free
 	dirNew  []uint32
@@ -329,21 +331,26 @@ func (d *destager) planLayer(l *layer) error {
 	if l.sealed == nil {
 		return nil
 	}
-	d.ents = d.ents[:0]
+	d.alone = d.alone[:0]
 	for b, e := range l.sealed.blocks.all() {
-		d.ents = append(d.ents, destageEntry{b, e})
+		d.alone = append(d.alone, destageEntry{b, e})
 	}
-	slices.SortFunc(d.ents, func(a, b destageEntry) int { return int(a.b) - int(b.b) })
+	slices.SortFunc(d.alone, func(a, b destageEntry) int { return int(a.b) - int(b.b) })
+	d.runs = l.sealed.runs.sorted(d.runs[:0])
+	defer clear(d.runs)
 	pages := make([]uint32, 0, len(l.sealed.pages))
 	for p := range l.sealed.pages {
 		pages = append(pages, p)
 	}
 	slices.Sort(pages)
-	ents := d.ents
-	for len(ents) > 0 || len(pages) > 0 {
+	alone, runs := d.alone, d.runs
+	for len(alone) > 0 || len(runs) > 0 || len(pages) > 0 {
 		p := ^uint32(0)
-		if len(ents) > 0 {
-			p = ents[0].b / pageBlocks
+		if len(alone) > 0 {
+			p = alone[0].b / pageBlocks
+		}
+		if len(runs) > 0 {
+			p = min(p, runs[0].page)
 		}
 		var unmap *uint64
 		if len(pages) > 0 && pages[0] <= p {
@@ -353,13 +360,18 @@ func (d *destager) planLayer(l *layer) error {
 			pages = pages[1:]
 		}
 		n := 0
-		for n < len(ents) && ents[n].b/pageBlocks == p {
+		for n < len(alone) && alone[n].b/pageBlocks == p {
 			n++
 		}
-		if err := d.planPage(l, sh, p, unmap, ents[:n]); err != nil {
+		ents := alone[:n]
+		alone = alone[n:]
+		if len(runs) > 0 && runs[0].page == p {
+			d.ents = runs[0].merge(d.ents[:0], ents)
+			ents, runs = d.ents, runs[1:]
+		}
+		if err := d.planPage(l, sh, p, unmap, ents); err != nil {
 			return fmt.Errorf("page %d of %s: %w", p, l.rep.id, err)
 		}
-		ents = ents[n:]
 	}
 	return nil
 }

@@ -25,10 +25,10 @@
 //	later:           destager: seal the overlays, make new map pages, move blocks from the journal to their place,
 //	                 write new nodes, reference counts and directory, flush, write the root, free what is not used any more
 //
-// The overlay of a layer is an index of what is in the journal and not in map pages: block → (stamp, checksum, place). It has
-// two generations: the active one takes new entries, the sealed one is being destaged. A look-up asks active, then sealed, then
-// the map pages of the last checkpoint, which nobody changes. So the destager works beside readers and writers, and the end
-// of a checkpoint is one exchange of tables under the lock.
+// The overlay of a layer is an index of what is in the journal and not in map pages: block → (stamp, checksum, place), and one
+// run for a whole unit written together. It has two generations: the active one takes new entries, the sealed one is being
+// destaged. A look-up asks active, then sealed, then the map pages of the last checkpoint, which nobody changes. So the destager
+// works beside readers and writers, and the end of a checkpoint is one exchange of tables under the lock.
 //
 // A new layer (snapshot, clone) begins with a pointer to the one it equals, and gets a table of its own in the next cycle.
 //
@@ -53,7 +53,8 @@
 // Per TiB of capacity: 32 MiB of unit reference counts, 2 MiB of unit bitmap, 8 MiB of slot reference counts and half a MiB of
 // slot bitmap; and per TiB of mapped extents 18 MiB of table nodes, shared between layers until they differ: a snapshot costs
 // 2.3 KiB for each 128 MiB region changed after it. Beside that the page cache (Options.CacheBytes, 64 to 256 MiB), overlays (about 48
-// bytes per journalled block, at most 64 MiB and in steady state as much as the journal holds), and 11 MiB of buffers per store.
+// bytes per journalled block, 5 in a whole unit written together, at most 64 MiB and in steady state as much as the journal
+// holds), and 11 MiB of buffers per store.
 // Tables are flat and without pointers.
 //
 // # The disk

@@ -1,6 +1,10 @@
 package store
 
-import "iter"
+import (
+	"iter"
+
+	"github.com/iomesh/iomesh/storaged/block"
+)
 
 // fewBlocks is the number of entries a blockTable has without a map.
 const fewBlocks = 4
@@ -79,6 +83,16 @@ func (t *blockTable) remove(b uint32) bool {
 	return false
 }
 
+// removeUnit removes the blocks of a unit and reports how many had an entry.
+func (t *blockTable) removeUnit(first uint32) (n uint16) {
+	for b := first; b < first+block.UnitBlocks; b++ {
+		if t.remove(b) {
+			n++
+		}
+	}
+	return n
+}
+
 // all yields the entries in no particular order.
 func (t *blockTable) all() iter.Seq2[uint32, ovEntry] {
 	return func(yield func(uint32, ovEntry) bool) {
@@ -97,9 +111,11 @@ func (t *blockTable) all() iter.Seq2[uint32, ovEntry] {
 
 // pageMark is what an overlay notes of one page.
 type pageMark struct {
-	count uint16 // block entries
+	count uint16 // blocks that have an entry, of their own or in a run
 	// promised has a bit for each unit for which space is reserved on account of an entry.
 	promised uint16
+	// runs is the place of the page in the runTable plus one; 0 as long as it had no run.
+	runs uint16
 }
 
 // fewMarks is the number of pages an overlay notes in itself; more need an array for all pages.

@@ -364,11 +364,20 @@ func (s *Store) redoPut(l *layer, e *entry, dataAbs uint64, rotten map[uint64]bo
 		}
 	}
 	loc |= e.locFlags()
+	isRotten := func(i int) bool { return e.flags&fUnits == 0 && rotten[e.data+uint64(i)] }
+	sums := make([]uint32, 0, blocksMax)
+	for i := 0; written && i < int(e.count) && !isRotten(i); i++ {
+		sums = append(sums, e.sum(i))
+	}
+	if len(sums) == int(e.count) && e.flags&fStamps == 0 {
+		s.putWritten(l, block.No(e.start), e.stamp, loc, sums)
+		return
+	}
 	for i := range int(e.count) {
 		o := ovEntry{stamp: e.stampOf(i), loc: loc}
 		if written {
 			o.crc = e.sum(i)
-			if e.flags&fUnits == 0 && rotten[e.data+uint64(i)] {
+			if isRotten(i) {
 				o.loc = locBad | e.locFlags()
 				o.crc = 0
 			}

@@ -78,18 +78,7 @@ func BenchmarkSpread(b *testing.B) {
 				}
 			}
 			write(4 * places)
-			if err := s.Sync(context.Background()); err != nil {
-				b.Fatal(err)
-			}
-			b.ReportAllocs()
-			b.ResetTimer()
-			cpu := cpuTime()
-			write(b.N)
-			if err := s.Sync(context.Background()); err != nil {
-				b.Fatal(err)
-			}
-			b.StopTimer()
-			b.ReportMetric(float64((cpuTime()-cpu).Nanoseconds())/float64(b.N)/1e3, "cpu-µs/write")
+			timeCPU(b, s, write)
 		})
 	}
 }

@@ -39,6 +39,9 @@ func (s *Store) validate(w *Write) error {
 		if w.Sums != nil && len(w.Sums) < n {
 			return bad("checksums are missing")
 		}
+		if w.Plain != nil && len(w.Plain) < n {
+			return bad("CRCs are missing")
+		}
 	}
 	return nil
 }
@@ -125,7 +128,7 @@ func (s *Store) prepareSums(w *Write) error {
 		w.q.sums = make([]uint32, n)
 	}
 	w.q.sums = w.q.sums[:n]
-	r.seeder.SumRange(w.Range, w.Data, w.q.sums)
+	r.seeder.SumRange(w.Range, w.Data, w.Plain, w.q.sums)
 	if w.Sums == nil {
 		return nil
 	}

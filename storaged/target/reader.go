@@ -247,7 +247,7 @@ func (x *session) fill(t *task, h *pdu.Header) error {
 	take := min(n, int(t.want)-at)
 	var err error
 	if take == n {
-		err = x.reader.ReadData(dst[at : at+n])
+		err = x.readData(t, dst, at, n)
 	} else {
 		whole := make([]byte, n)
 		if err = x.reader.ReadData(whole); err == nil {
@@ -264,6 +264,22 @@ func (x *session) fill(t *task, h *pdu.Header) error {
 	}
 	t.got += uint32(take)
 	return err
+}
+
+// readData reads the n bytes of a data segment to dst[at:]. The task's buffer takes the CRCs of its blocks as they come: whoever makes checksums of them
+// need not look at the bytes again.
+func (x *session) readData(t *task, dst []byte, at, n int) error {
+	for end := at + n; at < end; {
+		k, err := x.reader.ReadSome(dst[at:end])
+		if k > 0 && t.buf != nil && t.state != taskMemory {
+			t.buf.Filled(at, at+k)
+		}
+		if err != nil {
+			return err
+		}
+		at += k
+	}
+	return nil
 }
 
 // damaged ends a command whose data did not arrive whole.

@@ -1,12 +1,12 @@
 package wire
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 
+	"github.com/iomesh/iomesh/internal/readahead"
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/pagebuf"
 )
@@ -53,17 +53,17 @@ func SealFrame(b []byte, t Type, flags uint8, feature block.Feature, dataLen int
 
 // Reader reads frames from a connection. Not safe for concurrent use.
 type Reader struct {
-	r    *bufio.Reader
+	// Sums says that data are for somebody who will verify them: their CRCs are taken as they arrive (pagebuf.Buf.Sums). Set before the first Read.
+	Sums bool
+
+	r    *readahead.Reader
 	pool *pagebuf.Pool
 	head []byte
 }
 
-// readBuffer is the size of the stream buffer: several small frames per system call. Of a long one it is what is copied once more.
-const readBuffer = 64 << 10
-
 // NewReader returns a Reader that puts data into buffers of pool.
 func NewReader(r io.Reader, pool *pagebuf.Pool) *Reader {
-	return &Reader{r: bufio.NewReaderSize(r, readBuffer), pool: pool}
+	return &Reader{r: readahead.New(r), pool: pool}
 }
 
 // Ready reports whether the next Read returns without waiting for the peer.
@@ -81,7 +81,7 @@ func (r *Reader) Ready() bool {
 func (r *Reader) Read(f *Frame) error {
 	h, err := r.r.Peek(HeaderSize)
 	if err != nil {
-		if err == io.EOF && len(h) > 0 {
+		if errors.Is(err, io.EOF) && len(h) > 0 {
 			err = io.ErrUnexpectedEOF
 		}
 		return err
@@ -115,15 +115,30 @@ func (r *Reader) Read(f *Frame) error {
 		Feature: block.Feature(binary.LittleEndian.Uint16(fixed[6:])),
 		Head:    r.head,
 	}
+	r.r.Segment(int(dataLen))
 	if dataLen == 0 {
 		return nil
 	}
 	buf := r.pool.Get(int(dataLen))
-	if _, err := io.ReadFull(r.r, buf.B); err != nil {
+	if err := r.fill(buf); err != nil {
 		buf.Release()
 		return fmt.Errorf("read the data of a frame: %w", unexpected(err))
 	}
 	f.Buf, f.Data = buf, buf.B
+	return nil
+}
+
+func (r *Reader) fill(buf *pagebuf.Buf) error {
+	for at := 0; at < len(buf.B); {
+		n, err := r.r.Some(buf.B[at:])
+		if n == 0 && err != nil {
+			return err
+		}
+		if r.Sums {
+			buf.Filled(at, at+n)
+		}
+		at += n
+	}
 	return nil
 }
 

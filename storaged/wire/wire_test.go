@@ -7,6 +7,7 @@ import (
 	"io"
 	"reflect"
 	"testing"
+	"testing/iotest"
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/pagebuf"
@@ -57,6 +58,31 @@ func TestMessageRoundTrips(t *testing.T) {
 	var f Frame
 	if err := r.Read(&f); !errors.Is(err, io.EOF) {
 		t.Fatalf("after the last frame: %v", err)
+	}
+}
+
+func TestDataOfAFrameIsSummedAsItArrives(t *testing.T) {
+	var pool pagebuf.Pool
+	m := sample()
+	m.Data = bytes.Repeat([]byte("as it arrives"), 100*block.Size)[:100*block.Size]
+	m.Range.Count = 100
+	for _, sums := range []bool{false, true} {
+		r := NewReader(iotest.HalfReader(bytes.NewReader(encode(&m))), &pool)
+		r.Sums = sums
+		var f Frame
+		if err := r.Read(&f); err != nil {
+			t.Fatal(err)
+		}
+		got := f.Buf.Sums(f.Data)
+		if !bytes.Equal(f.Data, m.Data) || (got != nil) != sums {
+			t.Fatalf("data arrived: %v, sums: %v", bytes.Equal(f.Data, m.Data), got != nil)
+		}
+		for i, x := range got {
+			if x != block.CRC32C(m.Data[i*block.Size:(i+1)*block.Size]) {
+				t.Fatalf("sum of block %d", i)
+			}
+		}
+		f.Buf.Release()
 	}
 }
 

@@ -47,7 +47,7 @@ func TestCRC32CVector(t *testing.T) {
 
 func TestWhatIsWrittenIsRead(t *testing.T) {
 	for _, digests := range []bool{false, true} {
-		for _, n := range []int{0, 1, 2, 3, 4, 511, inlineMax, inlineMax + 1, 8192, 100000} {
+		for _, n := range []int{0, 1, 2, 3, 4, 511, inlineMax, inlineMax + 1, 8192, 100000, 700001} {
 			var out bytes.Buffer
 			b := Batch{HeaderDigest: digests, DataDigest: digests}
 			data := bytes.Repeat([]byte{7}, n)
@@ -104,6 +104,32 @@ func TestDamageIsNoticed(t *testing.T) {
 		if i > Size+4 && !errors.Is(err, ErrDataDigest) {
 			t.Errorf("byte %d: %v, want a data digest error", i, err)
 		}
+	}
+}
+
+// TestASegmentLeftHalfWayIsSkipped takes a part of a segment and goes on to the next PDU.
+func TestASegmentLeftHalfWayIsSkipped(t *testing.T) {
+	var out bytes.Buffer
+	b := Batch{HeaderDigest: true, DataDigest: true}
+	var h Header
+	for i := range uint32(2) {
+		h.SetITT(i)
+		b.Add(&h, make([]byte, 300_001))
+	}
+	_, _ = b.WriteTo(&out)
+	r := NewReader(&out, 1<<20)
+	r.HeaderDigest, r.DataDigest = true, true
+	if _, err := r.Next(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.ReadSome(make([]byte, 300_001)); err != nil || n == 0 || n == 300_001 {
+		t.Fatalf("%d bytes at once, %v; want a part", n, err)
+	}
+	if h, err := r.Next(); err != nil || h.ITT() != 1 {
+		t.Fatalf("the next PDU: %v", err)
+	}
+	if err := r.ReadData(make([]byte, 300_001)); err != nil {
+		t.Fatal(err)
 	}
 }
 

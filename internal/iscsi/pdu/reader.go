@@ -1,12 +1,13 @@
 package pdu
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+
+	"github.com/iomesh/iomesh/internal/readahead"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -21,31 +22,30 @@ var (
 	ErrTooLong = errors.New("data segment exceeds the negotiated maximum")
 )
 
-// readBuffer is the size of the stream buffer: several small PDUs per system call. Longer data segments bypass it.
-const readBuffer = 64 << 10
-
-// Reader splits a byte stream into PDUs: Next, then ReadData or SkipData, in turn. Not safe for concurrent use.
+// Reader splits a byte stream into PDUs: Next, then ReadData, ReadSome until the segment ends, or SkipData, in turn. Not safe for concurrent use.
 type Reader struct {
 	// HeaderDigest and DataDigest are switched on after login, between PDUs.
 	HeaderDigest, DataDigest bool
 	// DataMax is the longest data segment accepted, in bytes.
 	DataMax int
 
-	br     *bufio.Reader
+	br     *readahead.Reader
 	ahs    [255 * 4]byte
 	tail   [8]byte
 	header Header
-	left   int
+	left   int    // bytes of the data segment not read yet
+	behind int    // bytes of padding and digest after them not read yet
+	sum    uint32 // CRC32C of those read
 }
 
 // NewReader returns a Reader of r without digests.
 func NewReader(r io.Reader, dataMax int) *Reader {
-	return &Reader{br: bufio.NewReaderSize(r, readBuffer), DataMax: dataMax}
+	return &Reader{br: readahead.New(r), DataMax: dataMax}
 }
 
 // Ready reports whether the next PDU can be read without waiting, with its data, also if the present data segment is skipped.
 func (r *Reader) Ready() bool {
-	skip := r.padded(r.left)
+	skip := r.left + r.behind
 	if r.br.Buffered() < skip+Size {
 		return false
 	}
@@ -109,53 +109,67 @@ func (r *Reader) Next() (*Header, error) {
 		return nil, fmt.Errorf("opcode %#02x with %d bytes: %w", byte(h.Opcode()), h.DataLen(), ErrTooLong)
 	}
 	r.left = h.DataLen()
+	r.behind, r.sum = r.padded(r.left)-r.left, 0
+	r.br.Segment(r.left)
 	return h, nil
 }
 
 // ReadData reads the data segment into dst, whose length must be the header's DataLen.
 func (r *Reader) ReadData(dst []byte) error {
-	if len(dst) != r.left {
-		panic(fmt.Sprintf("pdu: ReadData of %d bytes, segment has %d", len(dst), r.left))
-	}
-	if r.left == 0 {
-		return nil
-	}
-	r.left = 0
-	if _, err := io.ReadFull(r.br, dst); err != nil {
-		return noEOF(err)
-	}
-	pad := -len(dst) & 3
-	n := pad
-	if r.DataDigest {
-		n += 4
-	}
-	if n == 0 {
-		return nil
-	}
-	tail := r.tail[:n]
-	if _, err := io.ReadFull(r.br, tail); err != nil {
-		return noEOF(err)
-	}
-	if r.DataDigest {
-		sum := crc32.Update(crc32.Checksum(dst, castagnoli), castagnoli, tail[:pad])
-		if sum != binary.LittleEndian.Uint32(tail[pad:]) {
-			return ErrDataDigest
+	for len(dst) > 0 {
+		n, err := r.ReadSome(dst)
+		if err != nil {
+			return err
 		}
+		dst = dst[n:]
 	}
 	return nil
 }
 
-// SkipData reads over the data segment without checking its digest.
-func (r *Reader) SkipData() error {
-	n := r.left
-	if n == 0 {
+// ReadSome reads what is there of the data segment, at least one byte, into dst, whose length must be that of what is left of it, and returns how much.
+// With the last byte it checks the digest.
+func (r *Reader) ReadSome(dst []byte) (int, error) {
+	if len(dst) != r.left || r.left == 0 {
+		panic(fmt.Sprintf("pdu: read of %d bytes, the segment has %d left", len(dst), r.left))
+	}
+	n, err := r.br.Some(dst)
+	if n == 0 && err != nil {
+		return 0, noEOF(err)
+	}
+	r.left -= n
+	if r.DataDigest {
+		r.sum = crc32.Update(r.sum, castagnoli, dst[:n])
+	}
+	if r.left > 0 {
+		return n, nil
+	}
+	return n, r.endData()
+}
+
+// endData reads what is behind the data segment.
+func (r *Reader) endData() error {
+	if r.behind == 0 {
 		return nil
 	}
-	r.left = 0
-	n += -n & 3
-	if r.DataDigest {
-		n += 4
+	tail := r.tail[:r.behind]
+	r.behind = 0
+	if _, err := io.ReadFull(r.br, tail); err != nil {
+		return noEOF(err)
 	}
+	if !r.DataDigest {
+		return nil
+	}
+	pad := len(tail) - 4
+	if crc32.Update(r.sum, castagnoli, tail[:pad]) != binary.LittleEndian.Uint32(tail[pad:]) {
+		return ErrDataDigest
+	}
+	return nil
+}
+
+// SkipData reads over the data segment, or what is left of it, without checking its digest.
+func (r *Reader) SkipData() error {
+	n := r.left + r.behind
+	r.left, r.behind = 0, 0
 	_, err := r.br.Discard(n)
 	return noEOF(err)
 }
