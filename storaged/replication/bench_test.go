@@ -2,7 +2,9 @@ package replication
 
 import (
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/iomesh/iomesh/storaged/block"
 )
@@ -16,10 +18,10 @@ type rig struct {
 	done int
 }
 
-func newRig(tb testing.TB) *rig { return newRigAt(tb, 1, 2, 3) }
+func newRig(tb testing.TB) *rig { return newRigAt(tb, 1, 1, 2, 3) }
 
-// newRigAt has a member on each of the chunks; the first is the owner.
-func newRigAt(tb testing.TB, chunks ...block.ChunkID) *rig {
+// newRigAt has extents with a member on each of the chunks; the first is the owner.
+func newRigAt(tb testing.TB, extents int, chunks ...block.ChunkID) *rig {
 	g := &rig{now: 1}
 	promises := map[block.ChunkID]*Promise{}
 	rec := Record{Generation: 1, Revision: 1}
@@ -28,14 +30,14 @@ func newRigAt(tb testing.TB, chunks ...block.ChunkID) *rig {
 		promises[c].Extend(1<<62, 7)
 		rec.Members = append(rec.Members, Member{Disk: block.DiskID{byte(i + 1)}, Chunk: c, Since: 1})
 	}
-	g.o = NewOwner(OwnerOptions{Volume: block.VolumeID{1}, Self: 1, Incarnation: 1, Epoch: 1, Extents: []Record{rec}, ReplicaFactor: 3, MinReplicas: 2,
-		SizeBlocks: block.PerExtent, Promise: func(c block.ChunkID) *Promise { return promises[c] }})
+	g.o = NewOwner(OwnerOptions{Volume: block.VolumeID{1}, Self: 1, Incarnation: 1, Epoch: 1, Extents: slices.Repeat([]Record{rec}, extents), ReplicaFactor: 3, MinReplicas: 2,
+		SizeBlocks: uint64(extents) * block.PerExtent, Promise: func(c block.ChunkID) *Promise { return promises[c] }})
 	g.perform(g.o.Start(g.now, g.out[:0]))
 	for c := range promises {
 		g.perform(g.o.PeerUp(g.now, c, 1, g.out[:0]))
 	}
-	if g.o.serving != 1 {
-		tb.Fatal("the extent does not serve")
+	if g.o.serving != extents {
+		tb.Fatalf("%d of %d extents serve", g.o.serving, extents)
 	}
 	return g
 }
@@ -105,6 +107,30 @@ func BenchmarkWrite(b *testing.B) {
 				g.now++
 				g.take(g.o.Write(g.now, WriteRequest{Tag: uint64(i), Range: block.Range{Start: block.No(i * 8 % 8192), Count: 1}, Data: data4k, Sums: sums4k}, g.out[:0]))
 				if len(g.back) >= 3*depth {
+					g.answer()
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSpread writes to one extent after the other, 16,000 times a second by the owner's clock, and ticks as often as it is due: the watermarks of
+// few extents go out with their next writes, those of many by themselves.
+func BenchmarkSpread(b *testing.B) {
+	for _, extents := range []int{4, 8192} {
+		b.Run(fmt.Sprintf("extents=%d", extents), func(b *testing.B) {
+			const every = Time(time.Second / 16000)
+			g := newRigAt(b, extents, 1, 2, 3)
+			next := g.now
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if g.now += every; g.now >= next {
+					g.take(g.o.Tick(g.now, g.out[:0]))
+					next = g.now + Time(TickInterval)
+				}
+				x := block.ExtentIndex(i * 5003 % extents)
+				g.take(g.o.Write(g.now, WriteRequest{Tag: uint64(i), Extent: x, Range: block.Range{Start: block.No(i % 8192), Count: 1}, Data: data4k, Sums: sums4k}, g.out[:0]))
+				if len(g.back) >= 3*32 {
 					g.answer()
 				}
 			}

@@ -13,21 +13,32 @@ const slotsMax = 8
 type slot struct {
 	disk  block.DiskID
 	peer  *peer
-	kind  MemberKind
 	since block.Stamp // of a delta
+	proof block.Stamp // what a replica with verify has to reach: the watermark when it came back. The present one may be of writes it got since
+	found *found      // takeover: nil before the answer, and once the extent serves
 
+	kind MemberKind
 	// failed is why the replica must leave: the status with which it refused; StatusOK with leaving set means silence.
 	failed  Status
 	drained bool // leaves by RemoveMember: not kept as absent
 	// verify: its process was restarted; not read from until it has shown that it lost nothing (I6).
-	verify bool
-	proof  block.Stamp // what it has to reach for that: the watermark when it came back. The present one may be of writes it got since
-	stale  bool
+	verify   bool
+	stale    bool
+	answered bool // in the takeover
+}
 
-	// Takeover.
-	answered bool
-	state    State
-	window   []Run
+// found is what a replica said of itself when the extent was taken over.
+type found struct {
+	state  State
+	window []Run
+}
+
+// state is what the replica said of itself, zero if nothing.
+func (s *slot) state() State {
+	if s.found == nil {
+		return State{}
+	}
+	return s.found.state
 }
 
 // change is a set change under way.
@@ -42,17 +53,17 @@ type change struct {
 //	     ▲             member lost on the way            │
 //	     └────────────────────────────────────────────────┘
 type extent struct {
+	// What each write and each Tick looks at comes first: with many extents in use they come from memory, not from a cache of the processor.
 	index   block.ExtentIndex
 	phase   ExtentPhase
 	active  bool // in Owner.active
+	untold  bool // in Owner.untold
 	touched bool // in Owner.touched
-	rec     Record
-
-	slots   [slotsMax]slot
 	members mask // recorded set
 	wanted  mask // set of the change under way, 0 if none
 	leaving mask // members that must leave
 	change  *change
+	join    *join
 
 	counter   uint64      // of the last stamp
 	watermark block.Stamp // everything up to here is on all members; always the stamp of an applied write
@@ -68,7 +79,9 @@ type extent struct {
 	jobs      reqList // the owner's own
 	locks     []rangeLock
 
-	join      *join
+	rec   Record
+	slots [slotsMax]slot
+
 	joinRetry Time
 	joinLast  block.DiskID   // the absent replica whose resync failed last: others come first
 	noRoom    []block.DiskID // absent replicas whose last resync failed for lack of space
@@ -205,8 +218,8 @@ func (e *extent) blocked(rng block.Range, lock LockID, before *request) bool {
 // onAll reports whether a write is on all slots it must be on.
 func (e *extent) onAll(r *request) bool { return r.acked.covers(e.required()) }
 
-// idle reports whether Tick has nothing to do for the extent.
+// idle reports whether Tick has nothing to do for the extent but to have its watermark told.
 func (e *extent) idle() bool {
 	return e.phase == PhaseServing && e.inflight.n == 0 && e.waiting.n == 0 && e.reads.n == 0 && e.held.n == 0 && e.jobs.n == 0 &&
-		e.lingering.n == 0 && e.change == nil && e.leaving == 0 && e.join == nil && e.told == e.watermark
+		e.lingering.n == 0 && e.change == nil && e.leaving == 0 && e.join == nil
 }

@@ -20,6 +20,7 @@ type Owner struct {
 	peers   []*peer // in the order first named
 	extents []*extent
 	active  []*extent
+	untold  untold
 	touched []*extent
 	serving int
 

@@ -17,7 +17,7 @@ func TestRollForwardComesInPiecesThatStoresTake(t *testing.T) {
 			}
 		}
 		const start, count = 100, 10*CopyBlocks + 7
-		e.slots[0].window = []Run{{Range: block.Range{Start: start, Count: count}, Stamp: 9, State: state}}
+		e.slots[0].found = &found{window: []Run{{Range: block.Range{Start: start, Count: count}, Stamp: 9, State: state}}}
 		at := block.No(start)
 		for _, task := range rollTasks(e, bit(0)|bit(1), 5) {
 			r := task.run.Range

@@ -49,9 +49,9 @@ func (o *Owner) onDescribed(p *peer, m *Message) {
 	if s.answered || e.change != nil {
 		return
 	}
-	s.answered, s.verify, s.failed, s.state, s.window = true, false, m.Status, st, nil
+	s.answered, s.verify, s.failed, s.found = true, false, m.Status, &found{state: st}
 	if m.More != nil {
-		s.window = m.More.Runs
+		s.found.window = m.More.Runs
 	}
 	if m.Status == StatusOK && st.Generation > e.rec.Generation {
 		// The record is older than the replica: metadata went back. Nobody knows what else is missing.
@@ -106,11 +106,11 @@ func (o *Owner) collect(e *extent) {
 	var mark block.Stamp
 	for i := range e.slots {
 		if good.has(i) {
-			mark = max(mark, e.slots[i].state.Watermark)
+			mark = max(mark, e.slots[i].state().Watermark)
 		}
 	}
 	for i := range e.slots {
-		if good.has(i) && e.slots[i].reaches(e.slots[i].state) < mark && !o.bugs.has(BugRollStale) {
+		if good.has(i) && e.slots[i].reaches(e.slots[i].state()) < mark && !o.bugs.has(BugRollStale) {
 			e.slots[i].stale = true
 			e.slots[i].failed = StatusStale
 			good &^= bit(i)
@@ -220,10 +220,11 @@ func rollTasks(e *extent, good mask, mark block.Stamp) []rollTask {
 	}
 	var all []piece
 	for i := range e.slots {
-		if !good.has(i) {
+		f := e.slots[i].found
+		if !good.has(i) || f == nil {
 			continue
 		}
-		for _, r := range e.slots[i].window {
+		for _, r := range f.window {
 			if r.Stamp > mark {
 				all = append(all, piece{r, i})
 			}
@@ -386,9 +387,9 @@ func (o *Owner) serve(e *extent) {
 	for i := range e.slots {
 		s := &e.slots[i]
 		if e.members.has(i) {
-			e.watermark = max(e.watermark, s.state.Highest)
+			e.watermark = max(e.watermark, s.state().Highest)
 		}
-		s.window = nil
+		s.found = nil
 	}
 	e.phase = PhaseServing
 	o.serving++

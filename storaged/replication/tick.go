@@ -5,12 +5,6 @@ import (
 	"github.com/iomesh/iomesh/storaged/timeouts"
 )
 
-// peerMarks gathers the watermarks for one chunk.
-type peerMarks struct {
-	peer  *peer
-	marks []Mark
-}
-
 // Tick notices what did not happen: answers that do not come, chunks that stay away, promises that lapse, idle extents whose members have not
 // been told their watermark.
 func (o *Owner) Tick(now Time, out []Effect) []Effect {
@@ -23,6 +17,7 @@ func (o *Owner) Tick(now Time, out []Effect) []Effect {
 		o.tickExtent(e)
 		if e.idle() && len(e.locks) == 0 {
 			e.active = false
+			o.tellLater(e)
 			n := len(o.active) - 1
 			o.active[i] = o.active[n]
 			o.active[n] = nil
@@ -34,6 +29,7 @@ func (o *Owner) Tick(now Time, out []Effect) []Effect {
 	if o.lost {
 		return o.leave()
 	}
+	o.tellIdle()
 	o.sendMarks()
 	o.dropIdle()
 	if o.absent > 0 || len(o.adds) > 0 {
@@ -58,7 +54,7 @@ func (o *Owner) Quiet() bool {
 	switch {
 	case o.lost || !o.running:
 		return true
-	case len(o.active) > 0 || len(o.marks) > 0 || o.absent > 0 || len(o.adds) > 0 || o.changes.head != nil || o.others.head != nil,
+	case len(o.active) > 0 || o.untold.n > 0 || len(o.marks) > 0 || o.absent > 0 || len(o.adds) > 0 || o.changes.head != nil || o.others.head != nil,
 		o.barrier != nil || o.release != nil || o.scrub.at != nil:
 		return false
 	}
@@ -127,7 +123,7 @@ func (o *Owner) tickExtent(e *extent) {
 			o.sendReserved(r, r.nospace&need)
 		}
 	}
-	if e.told != e.watermark && e.inflight.n == 0 && o.now.Sub(e.lastWrite) >= timeouts.WatermarkIdle {
+	if e.inflight.n == 0 && o.tellable(e) {
 		o.mark(e)
 	}
 }
@@ -232,47 +228,6 @@ func (o *Owner) dropIdle() {
 			}
 		}
 	}
-}
-
-// mark notes the extent's watermark for all members that can be reached.
-func (o *Owner) mark(e *extent) {
-	e.told = e.watermark
-	for i := range e.slots {
-		if s := &e.slots[i]; e.members.has(i) && s.peer.taken {
-			o.markFor(s.peer, Mark{ReplicaID{e.index, s.disk}, e.rec.Generation, e.watermark})
-		}
-	}
-}
-
-func (o *Owner) markFor(p *peer, m Mark) {
-	for i := range o.marks {
-		if o.marks[i].peer == p {
-			o.marks[i].marks = append(o.marks[i].marks, m)
-			return
-		}
-	}
-	o.marks = append(o.marks, peerMarks{p, []Mark{m}})
-}
-
-// markAll notes the watermarks of all extents that have not been told.
-func (o *Owner) markAll() {
-	for _, e := range o.active {
-		if e.phase == PhaseServing && e.told != e.watermark {
-			o.mark(e)
-		}
-	}
-}
-
-// sendMarks sends what was noted.
-func (o *Owner) sendMarks() {
-	for i := range o.marks {
-		for all := o.marks[i].marks; len(all) > 0; {
-			n := min(len(all), MarksMax)
-			o.send(o.marks[i].peer, MsgWatermark).More = &More{Marks: all[:n:n]}
-			all = all[n:]
-		}
-	}
-	o.marks = o.marks[:0]
 }
 
 // OwnerStatus is a summary for status output.
