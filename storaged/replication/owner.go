@@ -48,6 +48,7 @@ type Owner struct {
 	absent     int // extents with absent replicas
 	adds       []addition
 	marks      []peerMarks
+	marksLast  int // how many a member was sent the last time
 }
 
 // peer is a chunk as seen by the owner.

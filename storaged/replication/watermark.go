@@ -86,7 +86,7 @@ func (o *Owner) markFor(p *peer, m Mark) {
 			return
 		}
 	}
-	o.marks = append(o.marks, peerMarks{p, []Mark{m}})
+	o.marks = append(o.marks, peerMarks{p, append(make([]Mark, 0, o.marksLast+1), m)})
 }
 
 // markAll notes the watermarks of all extents that have not been told.
@@ -106,6 +106,9 @@ func (o *Owner) markAll() {
 
 // sendMarks sends what was noted.
 func (o *Owner) sendMarks() {
+	if len(o.marks) > 0 {
+		o.marksLast = len(o.marks[0].marks)
+	}
 	for i := range o.marks {
 		for all := o.marks[i].marks; len(all) > 0; {
 			n := min(len(all), MarksMax)

@@ -70,6 +70,7 @@ func (d *destager) dropNode(l *layer, n *node, k uint32) (int, error) {
 	if n.disk != 0 {
 		d.slots = append(d.slots, n.disk)
 	}
+	d.nodes.replaced(n)
 	return used, nil
 }
 
@@ -83,7 +84,8 @@ func (d *destager) checkpoint() error {
 		d.giveBack()
 		s.alloc.slots.next = 0
 	}
-	for l, sh := range d.shadow {
+	for sh := range d.shadow.all() {
+		l := sh.layer
 		for k, n := range sh.nodes {
 			if n == nil || n.disk != 0 {
 				continue
@@ -166,34 +168,27 @@ func (d *destager) writeRefs() error {
 	return nil
 }
 
-// dirLayer is the layer for the directory.
-func (sh *shadowLayer) dir(l *layer) dirLayer {
-	x := dirLayer{handle: l.handle, seq: l.seq, mapped: uint32(sh.mapped), own: uint32(sh.own)}
-	for k, n := range sh.nodes {
-		if n != nil {
-			x.nodes[k] = slotRef{n.disk, n.sum}
-		}
-	}
-	return x
-}
-
 // writeDirectory writes the directory into fresh slots, chained, twice, and the places into the root. Everything else can be lost in part and be
 // brought back by other replicas; without the directory the whole disk would be lost.
 func (d *destager) writeDirectory() error {
 	s := d.s
-	dir := directory{refs: s.refSlots, fences: d.st.fences}
+	dir := directory{refs: s.refSlots, fences: d.st.fences, replicas: d.dir.replicas[:0]}
+	layers := d.dir.layers[:0]
 	for _, x := range d.st.replicas {
+		first := len(layers)
 		for _, l := range x.r.base {
-			x.dir.layers = append(x.dir.layers, d.peek(l).dir(l))
+			layers = append(layers, l.dir())
 		}
+		x.dir.layers = layers[first:]
 		dir.replicas = append(dir.replicas, x.dir)
 	}
 	for _, l := range d.st.dead {
 		if !slices.Contains(d.drained, l) {
-			dir.dead = append(dir.dead, dirDead{l.rep.lineage, l.rep.id.Index, d.peek(l).dir(l)})
+			dir.dead = append(dir.dead, dirDead{l.rep.lineage, l.rep.id.Index, l.dir()})
 		}
 	}
-	p := dir.append(nil)
+	p := dir.append(d.dir.stream[:0])
+	d.dir = dirScratch{dir.replicas, layers, p}
 	d.st.root.dirBytes, d.st.root.dirCRC = uint32(len(p)), block.CRC32C(p)
 	for _, first := range []*uint32{&d.st.root.dirSlot, &d.st.root.dirCopy} {
 		if err := d.writeChain(p, first); err != nil {
@@ -234,14 +229,6 @@ func (d *destager) writeChain(p []byte, first *uint32) error {
 	return nil
 }
 
-// peek is the layer as planned, or as it was if the cycle leaves it alone.
-func (d *destager) peek(l *layer) *shadowLayer {
-	if sh := d.shadow[l]; sh != nil {
-		return sh
-	}
-	return &shadowLayer{nodes: l.nodes, mapped: l.mapped, own: l.own}
-}
-
 // install makes the durable checkpoint what readers and the committer see, and gives back the space it freed.
 func (d *destager) install() {
 	s := d.s
@@ -250,7 +237,8 @@ func (d *destager) install() {
 	// Before they can be taken again.
 	s.discard(d.units)
 	s.mu.Lock()
-	for l, sh := range d.shadow {
+	for sh := range d.shadow.all() {
+		l := sh.layer
 		l.nodes, l.mapped, l.own = sh.nodes, sh.mapped, sh.own
 		if sh.planned && l.inherit != nil {
 			if l.inherit.rep != l.rep {
@@ -282,6 +270,8 @@ func (d *destager) install() {
 	}
 	s.dirSlots = append(s.dirSlots[:0], d.dirNew...)
 	s.mu.Unlock()
+	d.shadow.forget()
+	d.nodes.installed()
 	d.giveBack()
 	s.ring.checkpoint.Store(d.st.root.checkpoint)
 	s.ring.tail.Store(d.st.endAbs)

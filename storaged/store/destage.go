@@ -81,7 +81,6 @@ func (s *Store) serveSeal() {
 		st.replicas = append(st.replicas, x)
 	}
 	s.mu.Unlock()
-	slices.SortFunc(st.replicas, func(a, b replicaState) int { return int(a.r.handle) - int(b.r.handle) })
 	close(req.done)
 }
 
@@ -163,7 +162,8 @@ type shift struct{ src, dst, n uint64 }
 type destager struct {
 	s      *Store
 	st     sealedState
-	shadow map[*layer]*shadowLayer
+	shadow shadows
+	nodes  spareNodes
 	moves  []move
 	shifts []shift
 	units  []uint32 // freed by the checkpoint
@@ -182,20 +182,12 @@ type destager struct {
 	mover   mover
 	drained []*layer // dead layers all of whose space is free
 	dirNew  []uint32
+	dir     dirScratch
 }
 
 type destageEntry struct {
 	b uint32
 	e ovEntry
-}
-
-// shadowLayer is a layer as the checkpoint will have it.
-type shadowLayer struct {
-	nodes       [nodesPerExtent]*node
-	mapped, own int64
-	prev, next  *layer // neighbours in the replica, as of the seal
-	reshaped    bool
-	planned     bool
 }
 
 func newDestager(s *Store) *destager {
@@ -205,7 +197,7 @@ func newDestager(s *Store) *destager {
 // cycle destages one generation and writes a checkpoint.
 func (d *destager) cycle() error {
 	s := d.s
-	req := &sealRequest{done: make(chan struct{})}
+	req := &sealRequest{done: make(chan struct{}), out: sealedState{replicas: d.st.replicas[:0]}}
 	s.qmu.Lock()
 	s.cycles.started++
 	s.seal = req
@@ -233,6 +225,7 @@ func (d *destager) cycle() error {
 		return err
 	}
 	d.install()
+	clear(d.st.replicas)
 	s.log.Debug("checkpoint", "disk", s.disk.String(), "checkpoint", d.st.root.checkpoint, "moves", len(d.moves), "copies", len(d.shifts),
 		"plan", t1.Sub(t0), "move", t2.Sub(t1), "write", time.Since(t2), "journalBlocks", d.st.used)
 	return nil
@@ -240,7 +233,7 @@ func (d *destager) cycle() error {
 
 func (d *destager) begin(st sealedState) {
 	d.st = st
-	d.shadow = make(map[*layer]*shadowLayer, len(d.s.sealed.layers))
+	slices.SortFunc(st.replicas, func(a, b replicaState) int { return int(a.r.handle) - int(b.r.handle) })
 	d.moves, d.shifts = d.moves[:0], d.shifts[:0]
 	d.units, d.slots = d.units[:0], d.slots[:0]
 	d.pinned, d.drained, d.dirNew = d.pinned[:0], d.drained[:0], d.dirNew[:0]
@@ -297,14 +290,7 @@ func (d *destager) plan() error {
 }
 
 // layer returns the shadow of a layer.
-func (d *destager) layer(l *layer) *shadowLayer {
-	sh := d.shadow[l]
-	if sh == nil {
-		sh = &shadowLayer{nodes: l.nodes, mapped: l.mapped, own: l.own}
-		d.shadow[l] = sh
-	}
-	return sh
-}
+func (d *destager) layer(l *layer) *shadowLayer { return d.shadow.of(l) }
 
 // planLayer plans one layer, after those it needs.
 func (d *destager) planLayer(l *layer) error {
@@ -383,7 +369,7 @@ func (d *destager) writable(sh *shadowLayer, page uint32) *node {
 	if n != nil && n.disk == 0 && n.refs.Load() == 1 {
 		return n
 	}
-	c := n.copy()
+	c := d.nodes.copy(n)
 	if n != nil {
 		if n.refs.Load() > 1 {
 			n.refs.Add(-1)
@@ -394,8 +380,9 @@ func (d *destager) writable(sh *shadowLayer, page uint32) *node {
 				}
 			}
 			s.alloc.mu.Unlock()
-		} else if n.disk != 0 {
+		} else {
 			d.slots = append(d.slots, n.disk)
+			d.nodes.replaced(n)
 		}
 	}
 	sh.nodes[page/nodePages] = c

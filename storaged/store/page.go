@@ -240,16 +240,6 @@ type node struct {
 	sum  uint32            // slotCRC of that slot
 }
 
-// copy returns an equal node that one layer uses and that is not on disk.
-func (n *node) copy() *node {
-	c := &node{}
-	if n != nil {
-		c.slot, c.crc, c.high, c.mask = n.slot, n.crc, n.high, n.mask
-	}
-	c.refs.Store(1)
-	return c
-}
-
 // encode writes the node as a slot. Body at 64: 128 × (slot u32, slot checksum u32, highest stamp u64), then 128 × mask u16 of
 // the units the page points to.
 func (n *node) encode(p []byte, h *slotHeader) {

@@ -59,6 +59,8 @@ type layer struct {
 	// while the destager works; it replaces them at the end of a checkpoint.
 	nodes [nodesPerExtent]*node
 
+	shadow *shadowLayer // the layer as the checkpoint under way will have it, nil if it stays as it is; the destager's
+
 	mapped int64 // units pointed to, as of the checkpoint
 	own    int64 // of those, units that the next newer layer of the replica does not have in the same place
 }
