@@ -220,7 +220,7 @@ and the code part by more than a fifth. How cost per request behaves along volum
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r[0], r[1], all[1].rows(s)[i][1], all[2].rows(s)[i][1])
 	}
 	fmt.Fprint(&b, `
-Besides its tables a chunk has buffers (11 MiB per disk), the cache of map pages (64 MiB per disk by default), what clients have in flight, and the
+Besides its tables a chunk has buffers (11 MiB per disk), the cache of map pages (an 8,192nd of the disk, from 64 to 256 MiB, as far as it is used), what clients have in flight, and the
 block indexes of what its journals hold (at most 64 MiB per disk).
 `)
 	return b.String()
