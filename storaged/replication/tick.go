@@ -54,7 +54,7 @@ func (o *Owner) Quiet() bool {
 	switch {
 	case o.lost || !o.running:
 		return true
-	case len(o.active) > 0 || o.untold.n > 0 || len(o.marks) > 0 || o.absent > 0 || len(o.adds) > 0 || o.changes.head != nil || o.others.head != nil,
+	case len(o.active) > 0 || len(o.untold.all()) > 0 || len(o.marks) > 0 || o.absent > 0 || len(o.adds) > 0 || o.changes.head != nil || o.others.head != nil,
 		o.barrier != nil || o.release != nil || o.scrub.at != nil:
 		return false
 	}

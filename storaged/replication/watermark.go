@@ -14,7 +14,6 @@ type peerMarks struct {
 type untold struct {
 	wait []untoldExtent
 	head int
-	n    int
 }
 
 type untoldExtent struct {
@@ -29,7 +28,6 @@ func (u *untold) push(e *extent) {
 		u.head = 0
 	}
 	u.wait = append(u.wait, untoldExtent{e, e.lastWrite})
-	u.n++
 }
 
 func (u *untold) pop() *extent {
@@ -37,7 +35,6 @@ func (u *untold) pop() *extent {
 	u.wait[u.head].ext = nil
 	e.untold = false
 	u.head++
-	u.n--
 	return e
 }
 
@@ -58,7 +55,7 @@ func (o *Owner) tellable(e *extent) bool {
 
 // tellIdle notes the watermarks of extents that have not been written for timeouts.WatermarkIdle.
 func (o *Owner) tellIdle() {
-	for o.untold.n > 0 && o.now.Sub(o.untold.all()[0].lastWrite) >= timeouts.WatermarkIdle {
+	for all := o.untold.all(); len(all) > 0 && o.now.Sub(all[0].lastWrite) >= timeouts.WatermarkIdle; all = o.untold.all() {
 		switch e := o.untold.pop(); {
 		case e.active: // comes again when it is idle
 		case o.tellable(e):

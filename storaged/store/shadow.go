@@ -91,11 +91,13 @@ type spareNodes struct {
 
 // copy returns a node that is equal to n, or empty for nil, that one layer uses and that is not on disk.
 func (s *spareNodes) copy(n *node) *node {
-	c := &node{}
+	var c *node
 	if k := len(s.free); k > 0 {
 		c = s.free[k-1]
 		s.free[k-1] = nil
 		s.free = s.free[:k-1]
+	} else {
+		c = &node{}
 	}
 	if n == nil {
 		n = &node{}
