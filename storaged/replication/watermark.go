@@ -2,6 +2,10 @@ package replication
 
 import "github.com/iomesh/iomesh/storaged/timeouts"
 
+// marksPerTick is how many extents of a volume are told each TickInterval as soon as they are idle; the others once they are late. Of writes spread
+// over thousands of extents nearly each would else be followed by messages to all members, and most of them by another write that says the same.
+const marksPerTick = 20
+
 // peerMarks gathers the watermarks for one chunk.
 type peerMarks struct {
 	peer  *peer
@@ -53,13 +57,18 @@ func (o *Owner) tellable(e *extent) bool {
 	return e.told != e.watermark && o.now.Sub(e.lastWrite) >= timeouts.WatermarkIdle
 }
 
-// tellIdle notes the watermarks of extents that have not been written for timeouts.WatermarkIdle.
+// tellIdle notes the watermarks of extents that have not been written for timeouts.WatermarkIdle; after marksPerTick of them, only of those that
+// have not been for timeouts.WatermarkLate.
 func (o *Owner) tellIdle() {
-	for all := o.untold.all(); len(all) > 0 && o.now.Sub(all[0].lastWrite) >= timeouts.WatermarkIdle; all = o.untold.all() {
+	after, told := timeouts.WatermarkIdle, 0
+	for all := o.untold.all(); len(all) > 0 && o.now.Sub(all[0].lastWrite) >= after; all = o.untold.all() {
 		switch e := o.untold.pop(); {
 		case e.active: // comes again when it is idle
-		case o.tellable(e):
+		case e.told != e.watermark && o.now.Sub(e.lastWrite) >= after:
 			o.mark(e)
+			if told++; told == marksPerTick {
+				after = timeouts.WatermarkLate
+			}
 		default:
 			o.tellLater(e) // written since
 		}

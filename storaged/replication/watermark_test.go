@@ -2,6 +2,7 @@ package replication
 
 import (
 	"testing"
+	"time"
 
 	"github.com/iomesh/iomesh/storaged/block"
 	"github.com/iomesh/iomesh/storaged/timeouts"
@@ -24,44 +25,98 @@ func (g *rig) writeOne(x block.ExtentIndex) {
 	g.perform(g.o.Write(g.now, WriteRequest{Tag: 1, Extent: x, Range: block.Range{Start: 8, Count: 1}, Data: data4k, Sums: sums4k}, g.out[:0]))
 }
 
-func TestAWatermarkIsToldOnceTheExtentIsIdle(t *testing.T) {
-	const extents, rewritten = 5000, 7 // more than the queue takes before it moves
-	g := newRigAt(t, extents, 1, 2, 3)
-	told := map[block.ExtentIndex]int{}
-	last := map[block.ExtentIndex]Time{}
-	tick := func() {
+// tellAll ticks until the owner is quiet and returns how long each extent's last write was ago when all its members were told, and how many were.
+func (g *rig) tellAll(t *testing.T, last map[block.ExtentIndex]Time) (after map[block.ExtentIndex]time.Duration, told map[block.ExtentIndex]int) {
+	t.Helper()
+	after, told = map[block.ExtentIndex]time.Duration{}, map[block.ExtentIndex]int{}
+	for deadline := g.now + Time(2*timeouts.WatermarkLate); !g.o.Quiet(); g.now += Time(TickInterval) {
+		if g.now > deadline {
+			t.Fatal("not quiet long after the last write")
+		}
 		out := g.o.Tick(g.now, nil)
 		for x, n := range marksIn(out) {
-			if idle := g.now.Sub(last[x]); idle < timeouts.WatermarkIdle || idle > timeouts.WatermarkIdle+2*TickInterval {
-				t.Fatalf("extent %d is told %s after its last write", x, idle)
-			}
+			after[x] = g.now.Sub(last[x])
 			told[x] += n
 		}
 		g.perform(out)
 	}
+	return after, told
+}
+
+func TestAWatermarkIsToldOnceTheExtentIsIdle(t *testing.T) {
+	const extents, rewritten = marksPerTick, 7
+	g := newRigAt(t, extents, 1, 2, 3)
+	last := map[block.ExtentIndex]Time{}
 	for x := range block.ExtentIndex(extents) {
 		g.writeOne(x)
 		last[x] = g.now
-		if x%20 == 0 { // an extent is written again before its time
-			g.now += Time(TickInterval)
-			g.writeOne(rewritten)
-			last[rewritten] = g.now
-			tick()
+	}
+	for range timeouts.WatermarkIdle / TickInterval / 2 {
+		g.now += Time(TickInterval)
+		if n := marksIn(g.o.Tick(g.now, nil)); len(n) != 0 {
+			t.Fatalf("told of %v before their time", n)
 		}
 	}
+	g.writeOne(rewritten)
+	last[rewritten] = g.now
 	if g.o.Quiet() {
 		t.Fatal("quiet while members do not know their watermarks")
 	}
-	for deadline := g.now + Time(2*timeouts.WatermarkIdle); !g.o.Quiet(); g.now += Time(TickInterval) {
-		if g.now > deadline {
-			t.Fatal("not quiet long after the last write")
-		}
-		tick()
-	}
+	after, told := g.tellAll(t, last)
 	for x := range block.ExtentIndex(extents) {
-		if told[x] != 3 {
-			t.Errorf("of extent %d %d members were told", x, told[x])
+		if told[x] != 3 || after[x] < timeouts.WatermarkIdle || after[x] > timeouts.WatermarkIdle+TickInterval {
+			t.Errorf("of extent %d %d members were told, %s after its last write", x, told[x], after[x])
 		}
+	}
+}
+
+func TestOfManyIdleExtentsMostAreToldWhenTheyAreLate(t *testing.T) {
+	const extents = 5000 // more than the queue takes before it moves
+	g := newRigAt(t, extents, 1, 2, 3)
+	last := map[block.ExtentIndex]Time{}
+	early := map[block.ExtentIndex]int{}
+	// Each is written every half second, for five: only what the budget allows is told meanwhile.
+	const round = timeouts.WatermarkLate / 2 / TickInterval
+	for k := range 10 * round {
+		for x := block.ExtentIndex(k % round); x < extents; x += block.ExtentIndex(round) {
+			g.writeOne(x)
+			last[x] = g.now
+		}
+		out := g.o.Tick(g.now, nil)
+		n := marksIn(out)
+		if len(n) > marksPerTick {
+			t.Fatalf("%d extents are told in one tick while all are being written", len(n))
+		}
+		for x := range n {
+			early[x]++
+			if g.now.Sub(last[x]) < timeouts.WatermarkIdle {
+				t.Fatalf("extent %d is told %s after its last write", x, g.now.Sub(last[x]))
+			}
+		}
+		g.perform(out)
+		g.now += Time(TickInterval)
+	}
+	if len(early) < marksPerTick*int(round) {
+		t.Errorf("only %d extents were told in five seconds: the budget is not used", len(early))
+	}
+	after, told := g.tellAll(t, last)
+	late := 0
+	for x := range block.ExtentIndex(extents) {
+		if told[x] == 0 {
+			if e := g.o.extents[x]; e.told != e.watermark {
+				t.Fatalf("the members of extent %d were never told", x)
+			}
+			continue // by the last of the ticks above
+		}
+		if told[x] != 3 || after[x] < timeouts.WatermarkIdle || after[x] > timeouts.WatermarkLate+TickInterval {
+			t.Errorf("of extent %d %d members were told, %s after its last write", x, told[x], after[x])
+		}
+		if after[x] > timeouts.WatermarkLate-timeouts.WatermarkIdle {
+			late++
+		}
+	}
+	if late < extents/2 {
+		t.Errorf("%d of %d were told when they were late", late, extents)
 	}
 }
 

@@ -41,8 +41,10 @@ const (
 	Login = 5 * time.Second
 	// OwnerDoubt is for how long a login is not sent on to an owner that cannot be reached from where it came in: longer than it takes to replace it.
 	OwnerDoubt = 5 * time.Second
-	// WatermarkIdle is how long after the last write of an extent its watermark is sent on its own.
+	// WatermarkIdle is how long after the last write of an extent its watermark is sent on its own, unless many wait for that.
 	WatermarkIdle = 100 * time.Millisecond
+	// WatermarkLate is how long after it the watermark is sent however many wait. A write that comes before carries it for nothing.
+	WatermarkLate = time.Second
 	// MetaElection is the election time-out of etcd: it takes whole heartbeats, so 750 ms to 1.5 s.
 	MetaElection = 800 * time.Millisecond
 	// MetaHeartbeat is the heartbeat interval of etcd, and how often each member wakes up for its clock.
