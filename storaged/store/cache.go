@@ -4,15 +4,15 @@ import "sync/atomic"
 
 const (
 	frameBytes = 4096 // a frame with its share of the index
-	slabFrames = 64
+	slabFrames = 64   // and the bits of a word of pageCache.used
 )
 
 // pageCache keeps decoded map pages by slot, bounded, with second-chance replacement. Guarded by Store.mu: readers look up
 // under the read lock, everything else needs the write lock.
 type pageCache struct {
 	slabs  [][]mapPage
-	slots  []uint32 // of each frame; 0: free
-	used   []uint32 // atomic: looked up since the hand passed
+	slots  []uint32        // of each frame; 0: free
+	used   []atomic.Uint64 // a bit of each frame: looked up since the hand passed
 	pinned []bool
 	index  map[uint32]uint32
 	max    int
@@ -34,10 +34,15 @@ func (c *pageCache) get(slot uint32) *mapPage {
 	if !ok {
 		return nil
 	}
-	if atomic.LoadUint32(&c.used[f]) == 0 {
-		atomic.StoreUint32(&c.used[f], 1)
-	}
+	c.use(f)
 	return c.frame(f)
+}
+
+// use notes that a frame was looked up. The bits of all frames stay in the processor's caches, where a word of each would not.
+func (c *pageCache) use(f uint32) {
+	if w, bit := &c.used[f/64], uint64(1)<<(f%64); w.Load()&bit == 0 {
+		w.Or(bit)
+	}
 }
 
 // put stores a copy of pg.
@@ -49,7 +54,7 @@ func (c *pageCache) put(slot uint32, pg *mapPage) {
 		c.slots[f] = slot
 	}
 	*c.frame(f) = *pg
-	atomic.StoreUint32(&c.used[f], 1)
+	c.use(f)
 }
 
 func (c *pageCache) take() uint32 {
@@ -68,7 +73,7 @@ func (c *pageCache) take() uint32 {
 		if c.pinned[f] {
 			continue
 		}
-		if atomic.SwapUint32(&c.used[f], 0) == 0 {
+		if bit := uint64(1) << (f % 64); c.used[f/64].And(^bit)&bit == 0 {
 			delete(c.index, c.slots[f])
 			c.slots[f] = 0
 			return f
@@ -82,9 +87,9 @@ func (c *pageCache) take() uint32 {
 func (c *pageCache) grow() {
 	base := uint32(len(c.slots))
 	c.slabs = append(c.slabs, make([]mapPage, slabFrames))
+	c.used = append(c.used, atomic.Uint64{})
 	for i := range uint32(slabFrames) {
 		c.slots = append(c.slots, 0)
-		c.used = append(c.used, 0)
 		c.pinned = append(c.pinned, false)
 		c.free = append(c.free, base+i)
 	}

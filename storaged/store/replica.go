@@ -6,30 +6,33 @@ import (
 	"github.com/iomesh/iomesh/storaged/block"
 )
 
-// replica is one extent on this disk. Guarded by Store.mu.
+// replica is one extent on this disk. Guarded by Store.mu. What each read and write looks at comes first, and the layer right after it: of extents that
+// are used seldom nothing is in the processor's caches, and each place looked at costs as much as a hundred instructions.
 type replica struct {
-	id         block.ExtentID
-	handle     uint32
-	lineage    block.VolumeID
+	// layers by ascending seq; the last is the live layer. Without snapshots it lies in first, and is own.
+	layers []*layer
+	first  [1]*layer
+	// kin counts the layers of its family; valid while it has a layer itself. It is the ownKin of one of the family.
+	kin        *int
+	ownKin     int
 	seeder     block.Seeder
+	handle     uint32
 	epoch      block.Epoch // highest seen in a write; for people and for page headers
 	generation block.Generation
 	watermark  uint64
 	highest    uint64
-	joinStart  uint64
 	joining    bool
 	suspect    bool
-	// layers by ascending seq; the last is the live layer. Without snapshots it lies in first.
-	layers []*layer
-	first  [1]*layer
+	removed    bool // not in Store.replicas any more
+	dirty      bool // in Store.dirty
+	reshaped   bool // layers changed since the last seal
+	own        layer
+	joinStart  uint64
+	id         block.ExtentID
+	lineage    block.VolumeID
 	// base is layers as of the last seal: what the checkpoint knows. The destager's between seals.
-	base     []*layer
-	baseTag  replicaTag // likewise
-	reshaped bool       // layers changed since the last seal
-	dirty    bool       // in Store.dirty
-	removed  bool       // not in Store.replicas any more
-	// kin counts the layers of its family; valid while it has a layer itself.
-	kin *int
+	base    []*layer
+	baseTag replicaTag // likewise
 	// nextUnit is where the next large write looks for space first, so that an extent stays together. The committer's.
 	nextUnit uint32
 }
@@ -43,21 +46,21 @@ type replicaTag struct {
 // layer is the content of a replica as of a snapshot sequence, flat: it finds every block without asking an older layer.
 // Guarded by Store.mu.
 type layer struct {
-	handle uint32
-	seq    block.SnapSeq
-	rep    *replica // the replica it belongs or belonged to
 	// active and sealed hold what is in the journal.
 	active, sealed *overlay
 	// inherit is the layer this one begins with the content of, until the destager has made both share pages.
 	inherit *layer
+	rep     *replica // the replica it belongs or belonged to
 	// max is an upper bound of the stamps in the layer.
-	max  uint64
-	dead bool
-	// clones counts layers of other replicas that inherit from this one.
-	clones int
+	max    uint64
+	handle uint32
+	seq    block.SnapSeq
 	// nodes is the page table; nil entries have no page with a stamp. Invariant: nodes and all below never change
 	// while the destager works; it replaces them at the end of a checkpoint.
 	nodes [nodesPerExtent]*node
+	// clones counts layers of other replicas that inherit from this one.
+	clones int
+	dead   bool
 
 	shadow *shadowLayer // the layer as the checkpoint under way will have it, nil if it stays as it is; the destager's
 
@@ -133,7 +136,11 @@ func (s *Store) addReplica(id block.ExtentID, handle uint32, lineage block.Volum
 
 // addLayer puts a new layer into a replica, sharing the content of from (nil: empty).
 func (s *Store) addLayer(r *replica, handle uint32, seq block.SnapSeq, from *layer) *layer {
-	l := &layer{handle: handle, seq: seq, rep: r, inherit: from}
+	l := &r.own
+	if l.rep != nil { // it is or was in use
+		l = &layer{}
+	}
+	l.handle, l.seq, l.rep, l.inherit = handle, seq, r, from
 	if from != nil {
 		l.max = from.max
 		if from.rep != r {
@@ -146,7 +153,7 @@ func (s *Store) addLayer(r *replica, handle uint32, seq block.SnapSeq, from *lay
 	s.layers[handle] = l
 	r.kin = s.families[r.family()]
 	if r.kin == nil {
-		r.kin = new(int)
+		r.kin = &r.ownKin
 		s.families[r.family()] = r.kin
 	}
 	*r.kin++
