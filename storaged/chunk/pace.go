@@ -18,6 +18,11 @@ const (
 	paceTailMin     = 100
 	// paceTail is the quantile that is looked at beside the mean.
 	paceTail = 0.99
+	// paceLess and paceMore change the rate after a window in which clients waited, or did not; then paceStep, in bytes per second, comes on top. Each
+	// climb ends in a window in which they wait, so it is a long one: about one window in ten, which their slowest requests do not show.
+	paceLess = 0.5
+	paceMore = 1.05
+	paceStep = 1 << 20
 	// paceInFlight is the number of blocks copied at a time, per volume, while clients are there: what a request of theirs may have to wait behind.
 	paceInFlight = 2 * replication.CopyBlocks
 )
@@ -97,9 +102,9 @@ func (p *pacer) judge(copying bool, limit float64) {
 	case p.pressed && p.rate <= paceFloor:
 		learn(mean, tail, 500) // it is not the copies: the clients' load is another than it was
 	case p.pressed:
-		p.rate *= 0.7
+		p.rate *= paceLess
 	default:
-		p.rate = p.rate*1.1 + 4<<20
+		p.rate = p.rate*paceMore + paceStep
 	}
 	p.rate = min(limit, max(p.rate, paceFloor))
 }

@@ -58,3 +58,38 @@ func TestResyncMakesWayForClients(t *testing.T) {
 		}
 	}
 }
+
+func TestClientsWaitInFewWindowsOfAResync(t *testing.T) {
+	const limit, tick, room = 400 << 20, 20 * time.Millisecond, 60 << 20
+	var p pacer
+	var now replication.Time
+	windows, slow, copied := 0, 0, int64(0)
+	rate := int64(0)
+	for i := range 60 * int(time.Second/tick) {
+		copying := i >= 3*int(time.Second/tick)
+		now = now.Add(tick)
+		ms := 2.0
+		if copying && rate > room { // what the disk does not take beside the clients, they wait for
+			ms = 6
+		}
+		var lat replication.Latency
+		for range 20 {
+			lat.Add(time.Duration(ms * float64(time.Millisecond)))
+		}
+		got := p.next(now, tick, &lat, copying, limit, 0)
+		if rate = got.resync * int64(time.Second/tick); !copying || i < 10*int(time.Second/tick) {
+			continue
+		}
+		windows++
+		copied += got.resync
+		if ms > 2 {
+			slow++
+		}
+	}
+	if share := 100 * slow / windows; share == 0 || share > 15 {
+		t.Errorf("clients wait in %d %% of the time, want some and at most 15", share)
+	}
+	if mean := copied / 50; mean < room*6/10 {
+		t.Errorf("%d MiB/s are copied where %d go unnoticed", mean>>20, room>>20)
+	}
+}
