@@ -5,6 +5,7 @@ import (
 	"github.com/iomesh/iomesh/storaged/pagebuf"
 	"github.com/iomesh/iomesh/storaged/replication"
 	"github.com/iomesh/iomesh/storaged/target"
+	"github.com/iomesh/iomesh/storaged/wakes"
 )
 
 // rmw is a command that has to read before it writes: parts of blocks, COMPARE AND WRITE, ORWRITE. The blocks are locked at
@@ -33,13 +34,14 @@ type answer struct {
 
 // submitMerge asks for the locks at once, so that they are in the order of Submit (I14), in ascending order, so that two
 // commands never wait for each other; the rest happens when they are held.
-func (v *volume) submitMerge(r *request) {
+func (v *volume) submitMerge(r *request, later *wakes.List) {
 	if r.c.Length == 0 {
 		r.c.Complete(target.Result{})
 		return
 	}
 	m := &rmw{v: v, r: r}
 	out := getEffects()
+	out.later = later
 	v.mu.Lock()
 	if v.lost {
 		v.mu.Unlock()
@@ -240,7 +242,7 @@ func (m *rmw) writePiece(s *share, rng block.Range, at uint64, data []byte, buf 
 	}
 	out := getEffects()
 	v.mu.Lock()
-	v.begin(p, s.lock, out)
+	v.beginWrite(p, s.lock, out)
 	v.settle(out)
 	v.mu.Unlock()
 	v.perform(out)

@@ -99,7 +99,7 @@ type volumeMeter struct {
 	inFlight                atomic.Int64
 }
 
-// meter times one command: it stands in for the target's Done. The hook is made once per request, so that nothing is allocated per command.
+// meter times one command and gives back its turn: it stands in for the target's Done. The hook is made once per request, so that nothing is allocated per command.
 type meter struct {
 	began time.Time
 	done  func(*target.Command, target.Result)
@@ -131,7 +131,13 @@ func (r *request) measured(c *target.Command, res target.Result) {
 		r.v.s.metrics.refused[res.Kind].Add(1)
 	}
 	c.Done = r.done
+	v, cost, later := r.v, r.cost, r.later
+	r.later = nil
 	r.done(c, res)
+	// The request may be another command's by now.
+	if cost > 0 {
+		v.turns.ended(cost, v.s.since, later, v.turn)
+	}
 }
 
 // sample is a volume's counters at a moment.

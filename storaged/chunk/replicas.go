@@ -19,9 +19,10 @@ type replicas struct {
 // replicaShell is a Replica with its lock. Effects are performed outside the lock: stamps, sessions and generations make the
 // order of messages irrelevant (package replication).
 type replicaShell struct {
-	s  *Server
-	mu sync.Mutex
-	r  *replication.Replica
+	s    *Server
+	load replicaLoad
+	mu   sync.Mutex
+	r    *replication.Replica
 }
 
 func newReplicas(s *Server) *replicas {

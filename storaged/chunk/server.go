@@ -65,8 +65,10 @@ type Server struct {
 	log  *slog.Logger
 	now  func() replication.Time
 	boot uint64
-	ctx  context.Context
-	wg   sync.WaitGroup
+	// start is when the server was made, from which since counts.
+	start time.Time
+	ctx   context.Context
+	wg    sync.WaitGroup
 
 	id         block.ChunkID
 	cluster    block.ClusterID
@@ -76,6 +78,7 @@ type Server struct {
 	db       *metadb.DB
 	pool     pagebuf.Pool
 	routes   routes
+	crowd    crowd
 	alive    liveness
 	metrics  *chunkMetrics
 	net      *peer.Network
@@ -121,7 +124,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &Server{o: o, log: o.Log, now: o.Host.Now, boot: incarnation(time.Now()), ctx: ctx, tls: src,
+	s := &Server{o: o, log: o.Log, now: o.Host.Now, boot: incarnation(time.Now()), start: time.Now(), ctx: ctx, tls: src,
 		chunks: map[block.ChunkID]metadb.Chunk{}, byID: map[block.DiskID]*disk{}, metrics: newMetrics()}
 
 	data, err := o.Host.listen(o.DataListen, "replica traffic")
@@ -239,6 +242,9 @@ func Run(ctx context.Context, o Options) error {
 // shutdownMax bounds an orderly end. A command may wait for a set that nobody will change any more; to stop like a crash is always safe, not to
 // stop at all keeps the node's replicas away.
 const shutdownMax = 8 * time.Second
+
+// since is the time since the start, for what needs no more than a cheap clock of this process.
+func (s *Server) since() time.Duration { return time.Since(s.start) }
 
 func (h Host) listen(addr, what string) (net.Listener, error) {
 	ln, err := h.Listen(addr)

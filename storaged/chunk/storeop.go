@@ -32,12 +32,16 @@ type storeOp struct {
 	done   replication.StoreDone
 	began  time.Time // of a read or write
 	rd     store.Reading
+	load   *replicaLoad // counts it until its end, if not nil
 }
 
 var opPool = sync.Pool{New: func() any { return new(storeOp) }}
 
 func (o *storeOp) put() {
 	o.buf.Release()
+	if o.load != nil {
+		o.load.ended()
+	}
 	o.rd.Buf, o.rd.Info, o.rd.User = nil, nil, nil
 	*o = storeOp{sums: o.sums[:0], stamps: o.stamps[:0], states: o.states[:0], info: o.info[:0], rd: o.rd}
 	opPool.Put(o)
@@ -76,6 +80,10 @@ func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf,
 		o.finish(replication.StatusNoReplica, nil, later)
 		return
 	}
+	if !out.own && ofClient(e) {
+		o.load = &x.load
+		o.load.begin(&s.crowd, s.since())
+	}
 	switch e.Op {
 	case replication.StoreWrite, replication.StoreUnmap:
 		// What the owner here sends was summed here, a moment ago: other chunks verify what they get.
@@ -96,6 +104,11 @@ func (s *Server) store(x *replicaShell, e *replication.Effect, buf *pagebuf.Buf,
 		// Rare, and they wait for the disk: each in a goroutine of its own, bounded by what peers may have outstanding.
 		s.wg.Go(o.slow)
 	}
+}
+
+// ofClient tells what a client waits for, unlike the operations of a scrub or resync.
+func ofClient(e *replication.Effect) bool {
+	return e.Op == replication.StoreWrite || e.Op == replication.StoreRead && e.Msg.Flags&replication.FlagStamps == 0
 }
 
 func (o *storeOp) extent() block.ExtentID {

@@ -29,6 +29,7 @@ type volume struct {
 	news    atomic.Bool // the report of the volume may differ from the last one
 	thin    bool
 	factor  int // wanted full members per extent
+	turns   turns
 
 	// Of volumes.tick.
 	scrubAt replication.Time // when the next scrub begins

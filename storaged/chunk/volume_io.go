@@ -49,7 +49,9 @@ type request struct {
 	buf     *pagebuf.Buf // of a read that is assembled of several pieces
 	rmw     *rmw
 	partBuf [2]part
-	parts   []*part // of a write, while it is begun
+	parts   []*part     // of a write, while it is begun
+	cost    int         // turns taken, once it has begun; 0: it needs none
+	later   *wakes.List // of the goroutine that completes it, while it does
 	meter
 }
 
@@ -73,33 +75,60 @@ func (v *volume) Submit(c *target.Command) {
 		r = &request{}
 		c.Private = r
 	}
-	r.v, r.c, r.left, r.result, r.rmw = v, c, 0, target.Result{}, nil
+	r.v, r.c, r.left, r.result, r.rmw, r.cost = v, c, 0, target.Result{}, nil, 0
 	r.measure()
 	if end := c.Offset + c.Length; end > v.size.Load() || end < c.Offset {
 		c.Complete(target.Result{Kind: target.OutOfRange})
 		return
 	}
 	switch c.Op {
-	case target.OpRead, target.OpVerify:
-		v.submitRead(r)
-	case target.OpWrite:
-		if (c.Offset|c.Length)%block.Size != 0 {
-			v.submitMerge(r)
-			return
-		}
-		v.submitWrite(r)
-	case target.OpUnmap, target.OpWriteZeroes:
-		if (c.Offset|c.Length)%block.Size != 0 {
-			v.submitMerge(r)
-			return
-		}
-		v.submitZero(r, c.Offset, c.Length)
-	case target.OpCompareAndWrite, target.OpOrWrite:
-		v.submitMerge(r)
 	case target.OpFlush:
 		v.submitFlush(r)
+		return
 	case target.OpMapStatus:
 		c.Complete(target.Result{Mapped: true, Offset: c.Length})
+		return
+	case target.OpUnmap, target.OpWriteZeroes:
+		r.cost = 1
+	default:
+		r.cost = cost(c.Length)
+	}
+	if v.turns.ask(r, r.began.Sub(v.s.start)) {
+		v.begin(r, c.Wakes)
+	}
+}
+
+// turn begins a request that has waited.
+func (v *volume) turn(r *request, later *wakes.List) {
+	if r.c.Aborting() {
+		r.later = later
+		r.c.CompleteLater(target.Result{Kind: target.Aborted}, later)
+		return
+	}
+	v.begin(r, later)
+}
+
+// begin hands a request whose turn it is to the machine.
+func (v *volume) begin(r *request, later *wakes.List) {
+	c := r.c
+	whole := (c.Offset|c.Length)%block.Size == 0
+	switch c.Op {
+	case target.OpRead, target.OpVerify:
+		v.submitRead(r, later)
+	case target.OpWrite:
+		if !whole {
+			v.submitMerge(r, later)
+			return
+		}
+		v.submitWrite(r, later)
+	case target.OpUnmap, target.OpWriteZeroes:
+		if !whole {
+			v.submitMerge(r, later)
+			return
+		}
+		v.submitZero(r, c.Offset, c.Length, later)
+	case target.OpCompareAndWrite, target.OpOrWrite:
+		v.submitMerge(r, later)
 	default:
 		c.Complete(target.Result{Kind: target.Internal})
 	}
@@ -141,13 +170,13 @@ func (r *request) newPart(i int) *part {
 
 // submitRead starts a read of any alignment; the data is lent to the target as it comes from the replica if it is in one
 // piece, otherwise assembled.
-func (v *volume) submitRead(r *request) {
+func (v *volume) submitRead(r *request, later *wakes.List) {
 	if r.c.Length == 0 {
 		r.c.Complete(target.Result{})
 		return
 	}
 	out := getEffects()
-	out.later = r.c.Wakes
+	out.later = later
 	v.mu.Lock()
 	if v.lost {
 		v.mu.Unlock()
@@ -172,7 +201,7 @@ func (v *volume) submitRead(r *request) {
 }
 
 // submitWrite starts a write of whole blocks.
-func (v *volume) submitWrite(r *request) {
+func (v *volume) submitWrite(r *request, later *wakes.List) {
 	if r.c.Length == 0 {
 		r.c.Complete(target.Result{})
 		return
@@ -191,7 +220,7 @@ func (v *volume) submitWrite(r *request) {
 		return
 	}
 	out := getEffects()
-	out.later = r.c.Wakes
+	out.later = later
 	v.mu.Lock()
 	if v.lost {
 		v.mu.Unlock()
@@ -201,7 +230,7 @@ func (v *volume) submitWrite(r *request) {
 	}
 	r.left = len(r.parts)
 	for _, p := range r.parts {
-		v.begin(p, 0, out)
+		v.beginWrite(p, 0, out)
 	}
 	clear(r.parts)
 	v.settle(out)
@@ -232,8 +261,8 @@ func (v *volume) fill(p *part, e block.ExtentIndex, rng block.Range, at uint64, 
 	block.NewSeeder(v.lineage, e).SumRange(rng, data, plain, p.sums)
 }
 
-// begin hands a filled write part to the machine; the caller holds v.mu.
-func (v *volume) begin(p *part, lock replication.LockID, out *effects) {
+// beginWrite hands a filled write part to the machine; the caller holds v.mu.
+func (v *volume) beginWrite(p *part, lock replication.LockID, out *effects) {
 	if p.buf != nil {
 		p.buf.Retain()
 		v.bufs[&p.data[0]] = p.buf
@@ -242,13 +271,13 @@ func (v *volume) begin(p *part, lock replication.LockID, out *effects) {
 }
 
 // submitZero starts an unmap of whole blocks.
-func (v *volume) submitZero(r *request, off, n uint64) {
+func (v *volume) submitZero(r *request, off, n uint64, later *wakes.List) {
 	if n == 0 {
 		r.c.Complete(target.Result{})
 		return
 	}
 	out := getEffects()
-	out.later = r.c.Wakes
+	out.later = later
 	v.mu.Lock()
 	if v.lost {
 		v.mu.Unlock()
@@ -380,6 +409,7 @@ func (v *volume) complete(e *replication.Effect, p *part, buf *pagebuf.Buf, late
 	default:
 		c.Lend(e.Data[skew:skew+c.Length], buf)
 	}
+	r.later = later
 	c.CompleteLater(res, later)
 }
 

@@ -185,6 +185,7 @@ func newVolume(s *Server, c *metadb.VolumeContent) *volume {
 		bufs: map[*byte]*pagebuf.Buf{}, snaps: map[uint64]block.SnapshotID{}, grants: c.Grants,
 		ready: make(chan struct{}), gone: make(chan struct{}), stay: make(chan struct{}, 1), passed: make(chan struct{}), extent: make([]extentView, len(c.Extents))}
 	v.ctx, v.cancel = context.WithCancel(s.ctx)
+	v.turns.crowd = &s.crowd
 	v.size.Store(c.Volume.SizeBytes)
 	o := replication.OwnerOptions{
 		Volume: v.id, Self: s.id, Incarnation: s.boot, Epoch: c.Owner.Epoch,

@@ -11,14 +11,11 @@ import (
 const (
 	// moverWindow is the part of the journal read at once, in blocks, and of the data written from it.
 	moverWindow = 1024
-	// moverDepth is the number of writes the mover has with the disk at a time; moverUrgent while the journal is nearly so
-	// full that writes are paced. Few disturb the journal's own writes less, many empty it faster.
-	moverDepth  = 8
-	moverUrgent = 32
-	// urgentFill is the journal fill in percent from which it is urgent.
-	urgentFill = 58
-	// moverBatch is the number of writes handed to the disk at once. Few enough for a slow disk not to look stalled.
-	moverBatch = 64
+	// moverDepth is the number of writes the mover has with the disk at a time. More would empty the journal hardly faster, and the journal's own writes
+	// would wait behind them.
+	moverDepth = 8
+	// moverTell is the number of writes after which the committer is told how far the cycle is.
+	moverTell = 32
 	// writeRunMax bounds one of them, in blocks.
 	writeRunMax = 256
 )
@@ -61,7 +58,7 @@ func (m *mover) run(d *destager) error {
 		for n < len(rest) && rest[n].src < end {
 			n++
 		}
-		if err := m.window(rest[:n]); err != nil {
+		if err := m.window(rest[:n], done, total); err != nil {
 			return err
 		}
 		done += n
@@ -76,7 +73,7 @@ func (m *mover) run(d *destager) error {
 			blocks += rest[n].n
 			n++
 		}
-		if err := m.shift(rest[:n]); err != nil {
+		if err := m.shift(rest[:n], done, total); err != nil {
 			return err
 		}
 		done += n
@@ -105,8 +102,8 @@ func (m *mover) tell(done, total int) {
 	s.qmu.Unlock()
 }
 
-// window moves blocks that lie close together in the journal.
-func (m *mover) window(ms []move) error {
+// window moves blocks that lie close together in the journal, after done of total.
+func (m *mover) window(ms []move, done, total int) error {
 	s := m.s
 	first, last := ms[0].src, ms[len(ms)-1].src
 	m.win = append(m.win[:0], ms...)
@@ -145,10 +142,10 @@ func (m *mover) window(ms []move) error {
 		jobs = append(jobs, vdisk.Req{Off: s.geo.blockOff(m.win[i].dst), Data: m.out[i*slotBytes : j*slotBytes]})
 		i = j
 	}
-	return m.write(jobs)
+	return m.write(jobs, len(ms), done, total)
 }
 
-func (m *mover) shift(xs []shift) error {
+func (m *mover) shift(xs []shift, done, total int) error {
 	s := m.s
 	at := 0
 	jobs := m.jobs[:0]
@@ -167,33 +164,31 @@ func (m *mover) shift(xs []shift) error {
 		jobs = append(jobs, vdisk.Req{Off: s.geo.blockOff(x.dst), Data: p})
 		at += n
 	}
-	return m.write(jobs)
+	return m.write(jobs, len(xs), done, total)
 }
 
-// write carries out jobs, several at a time, and returns the first error.
-func (m *mover) write(jobs []vdisk.Req) error {
+// write carries out jobs for n moves or shifts, several at a time, and returns the first error.
+func (m *mover) write(jobs []vdisk.Req, n, done, total int) error {
 	m.jobs = jobs
 	s := m.s
-	if b, ok := s.disk.(vdisk.Batcher); ok {
-		for part := range slices.Chunk(jobs, moverBatch) {
-			mark := s.io.begin(ioWrite)
-			depth := moverDepth
-			if s.ring.used()*100 >= s.ring.blocks*urgentFill {
-				depth = moverUrgent
-			}
-			err := b.WriteBatch(part, depth)
+	mark, told := s.io.begin(ioWrite), 0
+	// A write begins a new request for who looks for stalls: a disk may be slow, as long as it gets on.
+	depth := func(ended int) int {
+		if ended-told >= moverTell {
+			told = ended
+			m.tell(done+n*ended/len(jobs), total)
 			s.io.end(mark)
-			if err != nil {
-				return err
-			}
+			mark = s.io.begin(ioWrite)
 		}
-		return nil
+		return moverDepth
 	}
-	for _, j := range jobs {
-		mark := s.io.begin(ioWrite)
-		err := s.disk.WriteAt(j.Data, j.Off)
-		s.io.end(mark)
-		if err != nil {
+	defer func() { s.io.end(mark) }()
+	if b, ok := s.disk.(vdisk.Batcher); ok {
+		return b.WriteBatch(jobs, depth)
+	}
+	for i, j := range jobs {
+		depth(i)
+		if err := s.disk.WriteAt(j.Data, j.Off); err != nil {
 			return err
 		}
 	}

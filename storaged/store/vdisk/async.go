@@ -269,16 +269,21 @@ func (a *requests) take(r *Request) int32 {
 }
 
 // ReadAll implements Async.
-func (a *requests) ReadAll(rs []*Request) error { return a.doAll(rs, waitRead, requestDepth) }
+func (a *requests) ReadAll(rs []*Request) error { return a.doAll(rs, waitRead, atOnce) }
 
-// doAll performs requests, up to depth of them with the disk at a time, and waits for all.
-func (a *requests) doAll(rs []*Request, h how, depth int) error {
+// atOnce is the depth of requests that need not wait for each other.
+func atOnce(int) int { return requestDepth }
+
+// doAll performs requests and waits for all. depth as in Batcher.
+func (a *requests) doAll(rs []*Request, h how, depth func(ended int) int) error {
 	if len(rs) == 0 {
 		return nil
 	}
 	w := waitAllPool.Get().(*waitAll)
 	w.left = len(rs)
+	ended := 0
 	for next := 0; next < len(rs); {
+		depth := max(1, depth(ended))
 		s := submissionPool.Get().(*submission)
 		s.n = 0
 		a.mu.Lock()
@@ -288,6 +293,7 @@ func (a *requests) doAll(rs []*Request, h how, depth int) error {
 				a.room.Wait()
 			}
 		}
+		ended = next - w.flying
 		for len(a.free) == 0 && !a.closed {
 			a.room.Wait()
 		}
@@ -426,7 +432,7 @@ func (a *requests) one(p []byte, off int64, h how) error {
 	r := requestPool.Get().(*Request)
 	r.Off, r.Data, r.Err = off, p, nil
 	all := [1]*Request{r}
-	err := a.doAll(all[:], h, 1)
+	err := a.doAll(all[:], h, atOnce)
 	*r = Request{}
 	requestPool.Put(r)
 	return err

@@ -75,8 +75,19 @@ func TestABatchWritesEveryRequest(t *testing.T) {
 		}
 		reqs = append(reqs, Req{Off: int64((i * 2 * 37 % 1000) * PageSize), Data: p})
 	}
-	if err := d.WriteBatch(reqs, 16); err != nil {
+	last := 0
+	depth := func(ended int) int {
+		if ended < last || ended > len(reqs) {
+			t.Errorf("%d have ended, after %d", ended, last)
+		}
+		last = ended
+		return 16 - 16*(ended/400)
+	}
+	if err := d.WriteBatch(reqs, depth); err != nil {
 		t.Fatal(err)
+	}
+	if last < len(reqs)-16 {
+		t.Errorf("only %d of %d were told to have ended", last, len(reqs))
 	}
 	got := Aligned(2 * PageSize)
 	for i, q := range reqs {
@@ -84,7 +95,7 @@ func TestABatchWritesEveryRequest(t *testing.T) {
 			t.Fatalf("request %d: %v", i, err)
 		}
 	}
-	if err := d.WriteBatch([]Req{{Off: 8 << 20, Data: buf[:PageSize]}}, 4); err == nil {
+	if err := d.WriteBatch([]Req{{Off: 8 << 20, Data: buf[:PageSize]}}, atOnce); err == nil {
 		t.Error("a write beyond the end is accepted")
 	}
 	ro, err := OpenReadOnly(d.String())
@@ -92,7 +103,7 @@ func TestABatchWritesEveryRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ro.Close()
-	if err := ro.WriteBatch(reqs[:40], 4); err == nil {
+	if err := ro.WriteBatch(reqs[:40], atOnce); err == nil {
 		t.Error("writes to a disk opened for reading are accepted")
 	}
 	if err := ro.WriteAt(buf[:PageSize], 0); err == nil {
