@@ -47,8 +47,8 @@ func TestReplicasOfLightVolumesCountOncePerPeriodAndThoseOfHeavyOnesDoNot(t *tes
 	}{{"light", turnsMax - 1, 1}, {"heavy", turnsMax, 0}} {
 		var c crowd
 		var l replicaLoad
-		for i := range uint32(4) {
-			at := time.Duration(i) * crowdPeriod
+		for i := range 4 {
+			at := periods(i)
 			for range 3 {
 				for range x.depth {
 					l.begin(&c, at)

@@ -168,13 +168,15 @@ func (q *queue) load(n int, at time.Duration) (waited int) {
 	return waited
 }
 
+func periods(n int) time.Duration { return time.Duration(n * int(crowdPeriod)) }
+
 func TestHeavyVolumesDoNotBoundEachOther(t *testing.T) {
 	a, b := newQueue(false), newQueue(false)
 	b.turns.crowd = &a.c
-	for i := range time.Duration(6) {
+	for i := range 6 {
 		// In their first period nobody knows them, and who was counted in a period counts in the next.
 		for _, q := range []*queue{a, b} {
-			if n := q.load(2*turnsMax, i*crowdPeriod); i >= 2 && n > 0 {
+			if n := q.load(2*turnsMax, periods(i)); i >= 2 && n > 0 {
 				t.Errorf("%d wait in period %d", n, i)
 			}
 		}
@@ -184,13 +186,13 @@ func TestHeavyVolumesDoNotBoundEachOther(t *testing.T) {
 func TestALightVolumeBoundsAHeavyOneAndNotItself(t *testing.T) {
 	light, heavy := newQueue(false), newQueue(false)
 	heavy.turns.crowd = &light.c
-	for i := range time.Duration(3) {
-		if n := heavy.load(2*turnsMax, i*crowdPeriod); n > 0 {
+	for i := range 3 {
+		if n := heavy.load(2*turnsMax, periods(i)); n > 0 {
 			t.Fatalf("%d wait before", n)
 		}
 	}
-	for i := range time.Duration(3) {
-		at := (3 + i) * crowdPeriod
+	for i := range 3 {
+		at := periods(3 + i)
 		if n := light.load(1, at); n > 0 {
 			t.Error("the light volume is bounded")
 		}
