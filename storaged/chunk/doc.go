@@ -13,6 +13,9 @@
 // machine, a queue or a system call, and no two locks of machines are ever held together. The leases alone perform their effects in
 // strict order.
 //
+// A volume's requests pass its turns first, which have a mutex too: it is released before a machine is called. See crowd for the one word that volumes
+// share.
+//
 // # Goroutines
 //
 // On the hot path none is of this package: the connection's reader in target or peer calls the machine and queues messages and
