@@ -173,21 +173,20 @@ func (m *mover) write(jobs []vdisk.Req, n, done, total int) error {
 	s := m.s
 	mark, told := s.io.begin(ioWrite), 0
 	// A write begins a new request for who looks for stalls: a disk may be slow, as long as it gets on.
-	depth := func(ended int) int {
+	progress := func(ended int) {
 		if ended-told >= moverTell {
 			told = ended
 			m.tell(done+n*ended/len(jobs), total)
 			s.io.end(mark)
 			mark = s.io.begin(ioWrite)
 		}
-		return moverDepth
 	}
 	defer func() { s.io.end(mark) }()
 	if b, ok := s.disk.(vdisk.Batcher); ok {
-		return b.WriteBatch(jobs, depth)
+		return b.WriteBatch(jobs, moverDepth, progress)
 	}
 	for i, j := range jobs {
-		depth(i)
+		progress(i)
 		if err := s.disk.WriteAt(j.Data, j.Off); err != nil {
 			return err
 		}

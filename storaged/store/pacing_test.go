@@ -11,8 +11,7 @@ import (
 func TestWritesGoOnWithinADestageCycle(t *testing.T) {
 	const journal = 4 << 20 // 1,024 slots, of which a write of one block takes two
 	f := vdisk.NewFaulty(newSim(t, 256<<20, journal))
-	o := quiet()
-	s := mustOpen(t, f, o)
+	s := mustOpen(t, f, quiet())
 	mustReplica(t, s, ext(1, 0))
 	var moved atomic.Int64
 	halfway := make(chan struct{})

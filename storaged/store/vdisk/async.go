@@ -269,13 +269,10 @@ func (a *requests) take(r *Request) int32 {
 }
 
 // ReadAll implements Async.
-func (a *requests) ReadAll(rs []*Request) error { return a.doAll(rs, waitRead, atOnce) }
+func (a *requests) ReadAll(rs []*Request) error { return a.doAll(rs, waitRead, requestDepth, nil) }
 
-// atOnce is the depth of requests that need not wait for each other.
-func atOnce(int) int { return requestDepth }
-
-// doAll performs requests and waits for all. depth as in Batcher.
-func (a *requests) doAll(rs []*Request, h how, depth func(ended int) int) error {
+// doAll performs requests, up to depth of them with the disk at a time, and waits for all. progress as in Batcher; nil: nobody asks.
+func (a *requests) doAll(rs []*Request, h how, depth int, progress func(ended int)) error {
 	if len(rs) == 0 {
 		return nil
 	}
@@ -283,7 +280,9 @@ func (a *requests) doAll(rs []*Request, h how, depth func(ended int) int) error 
 	w.left = len(rs)
 	ended := 0
 	for next := 0; next < len(rs); {
-		depth := max(1, depth(ended))
+		if progress != nil {
+			progress(ended)
+		}
 		s := submissionPool.Get().(*submission)
 		s.n = 0
 		a.mu.Lock()
@@ -432,7 +431,7 @@ func (a *requests) one(p []byte, off int64, h how) error {
 	r := requestPool.Get().(*Request)
 	r.Off, r.Data, r.Err = off, p, nil
 	all := [1]*Request{r}
-	err := a.doAll(all[:], h, atOnce)
+	err := a.doAll(all[:], h, 1, nil)
 	*r = Request{}
 	requestPool.Put(r)
 	return err

@@ -76,14 +76,13 @@ func TestABatchWritesEveryRequest(t *testing.T) {
 		reqs = append(reqs, Req{Off: int64((i * 2 * 37 % 1000) * PageSize), Data: p})
 	}
 	last := 0
-	depth := func(ended int) int {
+	progress := func(ended int) {
 		if ended < last || ended > len(reqs) {
 			t.Errorf("%d have ended, after %d", ended, last)
 		}
 		last = ended
-		return 16 - 16*(ended/400)
 	}
-	if err := d.WriteBatch(reqs, depth); err != nil {
+	if err := d.WriteBatch(reqs, 16, progress); err != nil {
 		t.Fatal(err)
 	}
 	if last < len(reqs)-16 {
@@ -95,7 +94,7 @@ func TestABatchWritesEveryRequest(t *testing.T) {
 			t.Fatalf("request %d: %v", i, err)
 		}
 	}
-	if err := d.WriteBatch([]Req{{Off: 8 << 20, Data: buf[:PageSize]}}, atOnce); err == nil {
+	if err := d.WriteBatch([]Req{{Off: 8 << 20, Data: buf[:PageSize]}}, 4, func(int) {}); err == nil {
 		t.Error("a write beyond the end is accepted")
 	}
 	ro, err := OpenReadOnly(d.String())
@@ -103,7 +102,7 @@ func TestABatchWritesEveryRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ro.Close()
-	if err := ro.WriteBatch(reqs[:40], atOnce); err == nil {
+	if err := ro.WriteBatch(reqs[:40], 4, func(int) {}); err == nil {
 		t.Error("writes to a disk opened for reading are accepted")
 	}
 	if err := ro.WriteAt(buf[:PageSize], 0); err == nil {

@@ -16,20 +16,20 @@ type Req struct {
 
 // Batcher is a Disk that can take many scattered writes with few system calls.
 type Batcher interface {
-	// WriteBatch is WriteAt for each request. Before it hands some to the disk it calls depth, in its own goroutine, with the number of those that
-	// have ended, and gets how many may be with the disk at a time. The first error is returned when all have ended; which of them arrived is then
-	// not known.
-	WriteBatch(reqs []Req, depth func(ended int) int) error
+	// WriteBatch is WriteAt for each request, up to depth of them with the disk at a time. Before it hands some to the disk it calls progress, in its
+	// own goroutine, with the number of those that have ended. The first error is returned when all have ended; which of them arrived is then not
+	// known.
+	WriteBatch(reqs []Req, depth int, progress func(ended int)) error
 }
 
 // WriteBatch implements Batcher. Without asynchronous I/O it writes one after the other.
-func (r *Real) WriteBatch(reqs []Req, depth func(ended int) int) error {
+func (r *Real) WriteBatch(reqs []Req, depth int, progress func(ended int)) error {
 	for _, q := range reqs {
 		if err := r.check(q.Data, q.Off); err != nil {
 			return err
 		}
 		if !r.parks(q.Data) {
-			return r.writeEach(reqs, depth)
+			return r.writeEach(reqs, progress)
 		}
 	}
 	list := make([]Request, len(reqs))
@@ -38,7 +38,7 @@ func (r *Real) WriteBatch(reqs []Req, depth func(ended int) int) error {
 		list[i].Off, list[i].Data = q.Off, q.Data
 		all[i] = &list[i]
 	}
-	return r.async.doAll(all, waitWrite, depth)
+	return r.async.doAll(all, waitWrite, max(1, depth), progress)
 }
 
 // outcome judges one completed write.
@@ -58,9 +58,9 @@ func (r *Real) outcome(q *Req, res int64) error {
 	return fmt.Errorf("write %d bytes at %d of %s: %w", len(q.Data), q.Off, r.path, err)
 }
 
-func (r *Real) writeEach(reqs []Req, depth func(ended int) int) error {
+func (r *Real) writeEach(reqs []Req, progress func(ended int)) error {
 	for i, q := range reqs {
-		depth(i)
+		progress(i)
 		if err := r.WriteAt(q.Data, q.Off); err != nil {
 			return err
 		}
